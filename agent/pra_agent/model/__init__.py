@@ -1,0 +1,1 @@
+"""Values without I/O: ids, nodes, trees, snapshots, run records, events."""

@@ -1,0 +1,147 @@
+"""The contract of a source: capture yields entries, reinstate puts restored files back into service.
+
+Sources know no repository. Adding one is one module here and its line in the config union.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Event
+from typing import BinaryIO, Protocol
+
+from pra_agent.model.events import Reporter, ignore
+from pra_agent.model.nodes import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to save.
+
+    `path` is the logical path: absolute, raw bytes, components joined by b"/"; parents need not be yielded
+    (missing ones are made up), but a directory that is must come before what is in it.
+    `node` is its metadata (name, type, mode, times, owner ...) without content and subtree.
+    `change_key` decides whether the content is that of the parent snapshot: equal keys mean unchanged; b"" means always read.
+    `file` is the real path to open for a regular file. `stream` opens anything else that is read to its end
+    (a dump's stdout); leaving it without an error asserts that the stream was complete. Neither: no content.
+    """
+
+    path: bytes
+    node: Node
+    change_key: bytes = b""
+    file: bytes | None = None
+    dir_fd: int | None = None
+    stream: "Opener | None" = None
+
+
+class Opener(Protocol):
+    """Opens a stream; its exit raises `SourceError` when what was read is not the whole."""
+
+    def __call__(self) -> AbstractContextManager[BinaryIO]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Something that could not be captured: its printable path and why. Makes the run partial."""
+
+    path: str
+    reason: str
+
+
+class Capture(Protocol):
+    """A consistent view of a source while its context is open.
+
+    `entries` is walked once, to its end. `roots` are the logical paths that the snapshot names as its `paths`.
+    `data_instant` is valid once the context is entered. `verify` is called after the last entry was stored and raises
+    `SourceError` when what must have been yielded was not.
+    """
+
+    @property
+    def data_instant(self) -> datetime: ...
+
+    @property
+    def roots(self) -> Sequence[bytes]: ...
+
+    def entries(self) -> Iterator[Entry | Missed]: ...
+
+    def verify(self) -> None: ...
+
+
+class StateBefore(Protocol):
+    """Where a capture journals what it is about to change; durable when `remember` returns."""
+
+    def remember(self, key: str, data: Mapping[str, object]) -> None:
+        """Write down the state before, under a key that is unique within the job; replaces what was there."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """The state before has been put back."""
+        ...
+
+    def pending(self) -> Mapping[str, Mapping[str, object]]:
+        """All that is remembered for this job."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureContext:
+    """What a run gives a source. `run` is the run's id; `stop` is set when the run is to end early."""
+
+    run: str
+    job: str
+    node: str
+    state: StateBefore
+    report: Reporter = ignore
+    scratch: str = ""
+    stop: Event = field(default_factory=Event)
+    #: Paths that are never captured: the local repository, the state directory, scratch.
+    never: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReinstateContext:
+    """What a restore gives a source. `restored` is a directory that holds the snapshot's files below their logical paths.
+
+    `options` are the source's own choices (another database name, a rename pattern, a plan ...); `force` allows
+    overwriting live data (what was there is kept beside).
+    """
+
+    run: str
+    job: str
+    restored: str
+    state: StateBefore
+    force: bool = False
+    dry_run: bool = False
+    options: Mapping[str, str] = field(default_factory=lambda: dict[str, str]())
+    report: Reporter = ignore
+    stop: Event = field(default_factory=Event)
+
+
+class Source(Protocol):
+    """A configured source. `capture` may be entered once."""
+
+    def capture(self, context: CaptureContext) -> AbstractContextManager[Capture]:
+        """Enter a consistent view; leaving it puts the component back as it was, also after an error."""
+        ...
+
+    def undo(self, state: StateBefore) -> None:
+        """Put back what a crashed capture left behind (`state.pending()`); harmless when there is nothing."""
+        ...
+
+    def reinstate(self, context: ReinstateContext) -> Sequence[str]:
+        """Put restored files into service; returns one line for each thing done. Files: nothing to do."""
+        ...
+
+
+def printable(path: bytes) -> str:
+    """Show a raw path to people: control characters and invalid UTF-8 escaped, one line."""
+    text = os.fsdecode(path)
+    return "".join(
+        c
+        if c.isprintable()
+        else c.encode("unicode_escape", "surrogateescape").decode()
+        if not 0xDC80 <= ord(c) <= 0xDCFF
+        else f"\\x{ord(c) - 0xDC00:02x}"
+        for c in text
+    )

@@ -1,0 +1,1 @@
+"""Dumb object stores for the files of a repository."""
