@@ -1,1 +1,1 @@
-""""""
+"""Capture to snapshot: what changed is read, cut, sealed and stored."""

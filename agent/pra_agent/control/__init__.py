@@ -1,1 +1,1 @@
-""""""
+"""The restore socket: protocol, server, client."""

@@ -1,1 +1,1 @@
-""""""
+"""Scheduler, runner, journal and the composition root."""

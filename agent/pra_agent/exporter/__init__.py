@@ -1,1 +1,1 @@
-""""""
+"""Metrics and the status page, fed by the journal."""

@@ -22,7 +22,8 @@ class NodeType(StrEnum):
 class Node:
     """One entry of a tree. Names and link targets are raw bytes; times are nanoseconds since the epoch.
 
-    `mode` is the Unix st_mode (file type bits left out: 0o7777 at most); `model.trees` turns it into Go's bits and back.
+    `mode` is the Unix st_mode (file type bits left out: 0o7777 at most); `model.modes` turns it into Go's
+    bits and back.
     `content` are raw blob ids, None unless a file. `subtree` is a raw blob id, None unless a directory.
     `extra` holds keys of the JSON that we do not know, so that they survive a re-encoding.
     """

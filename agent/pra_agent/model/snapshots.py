@@ -1,10 +1,9 @@
 """A snapshot: a tree, the instant it stands for and what made it. JSON is in `model.snapshot_json`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
-from collections.abc import Iterable, Iterator, Mapping
 
 from pra_agent.model.ids import BlobHandle
 

@@ -1,1 +1,1 @@
-""""""
+"""The repository in restic's format v2."""

@@ -1,1 +1,1 @@
-""""""
+"""Snapshot to files."""

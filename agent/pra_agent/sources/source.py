@@ -22,7 +22,8 @@ class Entry:
     `path` is the logical path: absolute, raw bytes, components joined by b"/"; parents need not be yielded
     (missing ones are made up), but a directory that is must come before what is in it.
     `node` is its metadata (name, type, mode, times, owner ...) without content and subtree.
-    `change_key` decides whether the content is that of the parent snapshot: equal keys mean unchanged; b"" means always read.
+    `change_key` decides whether the content is that of the parent snapshot: equal keys mean
+    unchanged; b"" means always read.
     `file` is the real path to open for a regular file. `stream` opens anything else that is read to its end
     (a dump's stdout); leaving it without an error asserts that the stream was complete. Neither: no content.
     """
@@ -101,7 +102,8 @@ class CaptureContext:
 
 @dataclass(frozen=True, slots=True)
 class ReinstateContext:
-    """What a restore gives a source. `restored` is a directory that holds the snapshot's files below their logical paths.
+    """What a restore gives a source. `restored` is a directory that holds the snapshot's files below
+    their logical paths.
 
     `options` are the source's own choices (another database name, a rename pattern, a plan ...); `force` allows
     overwriting live data (what was there is kept beside).
