@@ -102,8 +102,9 @@ class CaptureContext:
 
 @dataclass(frozen=True, slots=True)
 class ReinstateContext:
-    """What a restore gives a source. `restored` is a directory that holds the snapshot's files below
-    their logical paths.
+    """What a restore gives a source.
+
+    `restored` is a directory that holds the snapshot's files below their logical paths.
 
     `options` are the source's own choices (another database name, a rename pattern, a plan ...); `force` allows
     overwriting live data (what was there is kept beside).
