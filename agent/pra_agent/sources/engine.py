@@ -210,10 +210,10 @@ class _ExecStream(io.RawIOBase):
         self,
         engine: Engine,
         exec_id: str,
-        raw: Any,
+        raw: Any,  # noqa: ANN401 (the socket as the SDK gives it)
         what: str,
         container: str,
-        cancelled: Event | None,  # noqa: ANN401
+        cancelled: Event | None,
     ) -> None:
         super().__init__()
         self.idle_limit = 3600.0
