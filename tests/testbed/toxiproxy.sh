@@ -1,0 +1,4 @@
+#!/bin/bash
+# A TCP proxy that delays, throttles, cuts and resets. Started by tests/support/toxiproxy.py.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+go_tool github.com/Shopify/toxiproxy/v2/cmd/server "${TOXIPROXY_VERSION:-v2.12.0}" toxiproxy-server
