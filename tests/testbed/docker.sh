@@ -12,6 +12,7 @@ packages docker.io debootstrap iptables
 exclusively docker
 mkdir -p "$IMAGES"
 
+# shellcheck disable=SC2016 # apt expands it
 mirror() { apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v security | head -n 1; }
 
 # rootfs NAME SUITE [PACKAGES]: a minimal tree, then packages from this host's own mirrors without starting any service
