@@ -151,6 +151,10 @@ class JournalReader(Protocol):
         """A number that an operation left (repository size, snapshots, oldest lock ...), or None."""
         ...
 
+    def gauges(self, name: str) -> Mapping[str, float]:
+        """All numbers of that name by their second key (the job, the kind of a resource, OPERATION/CODE ...)."""
+        ...
+
     def progress(self, run_id: str) -> Mapping[str, object] | None:
         """The newest progress of a running run (the fields of `model.events.Progress`)."""
         ...
