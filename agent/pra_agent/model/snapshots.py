@@ -36,6 +36,8 @@ class Snapshot:
     id: str = ""
     #: Nanoseconds of `time` that a datetime cannot hold (0-999), so that JSON is re-encoded exactly.
     nanoseconds: int = 0
+    #: Keys of the JSON that we do not know (other tools'), so that they survive a re-encoding.
+    extra: Mapping[str, object] = field(default_factory=lambda: dict[str, object]())
 
     @property
     def job(self) -> str:
