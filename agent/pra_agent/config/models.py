@@ -1,0 +1,234 @@
+"""The configuration as frozen models; each module's own Settings are composed here.
+
+A new source is one import and one line in `SourceSettings`.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from pra_agent.config.pending import ControlSettings, ExporterSettings, FilesSettings, StorageSettings
+from pra_agent.config.references import SecretField, SecretRef
+from pra_agent.config.schedule import Full, Schedule, ScheduleField, check_timezone, full_every
+from pra_agent.retention import Keep
+from pra_agent.units import Duration, Size, parse_size
+
+SourceSettings = Annotated[
+    FilesSettings,
+    Field(description="What the job protects; `type` says which kind of source it is."),
+]
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_DEFAULT_KEEP = Keep(hourly=48, daily=30, weekly=8, min_count=3)
+
+
+class Model(BaseModel):
+    """A part of the configuration: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RepositorySettings(StorageSettings):
+    """Where the host's repository is, and what opens it."""
+
+    password: SecretField
+
+
+class CopySettings(StorageSettings):
+    """A second repository that receives the snapshots after each backup."""
+
+    name: Annotated[str, Field(description="For messages and labels; the URL when left out.")] = ""
+    password: SecretField | None = Field(default=None, description="The repository's own when left out.")
+    keep: Keep | None = Field(default=None, description="The jobs' own when left out.")
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name or self.url
+
+
+def _files(value: object) -> object:
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+)(?: files?)?", value.strip())
+        if found is None:
+            raise ValueError('a number of files; write it like "10 files"')
+        return int(found.group(1))
+    return value
+
+
+FileCount = Annotated[int, BeforeValidator(_files), Field(ge=0, examples=["10 files"])]
+
+
+class Defaults(Model):
+    """What a job has unless it says otherwise. A job's `keep` replaces this one as a whole."""
+
+    schedule: ScheduleField | None = Field(
+        default=Schedule(cron="0 * * * *"), description="When it runs; null: only when asked."
+    )
+    rpo: Duration = Field(default=timedelta(hours=4), description="How old the newest good backup may be.")
+    rto: Duration = Field(default=timedelta(hours=2), description="How long a restore may take.")
+    jitter: Duration = Field(default=timedelta(minutes=5), description="The start is delayed by up to this.")
+    keep: Keep = Field(default=_DEFAULT_KEEP, description="Which snapshots forget leaves.")
+    full: Full = Field(default="daily", description="How often every byte is read instead of trusting metadata.")
+    partial_ok: FileCount = Field(default=0, description="So many missing files still advance the RPO.")
+    tags: tuple[str, ...] = Field(default=(), description="Further tags of the snapshots.")
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_free(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in value:
+            if not tag or "," in tag or tag.startswith(("job=", "run=")) or tag in _OWN_TAGS:
+                raise ValueError(f"the tag {tag!r} cannot be used; it is empty, has a comma or is one of our own")
+        return value
+
+    @property
+    def full_every(self) -> timedelta | None:
+        """How old the newest run that read every byte may be; None: no such run is due ever."""
+        return full_every(self.full)
+
+
+_OWN_TAGS = frozenset({"pra-agent", "partial", "suspect", "pinned"})
+
+
+class Job(Defaults):
+    """One configured unit, already merged with the defaults. `name` is its key, set by the loader."""
+
+    source: SourceSettings
+    name: Annotated[str, Field(exclude=True)] = ""
+
+
+class StateSettings(Model):
+    """Where the journal and the cache are."""
+
+    dir: Path = Path("/var/lib/pra-agent")
+
+
+class ScratchSettings(Model):
+    """Room for drills and for sources that need a copy; `path` None: `scratch` below the state directory."""
+
+    path: Path | None = None
+    quota: Size = 20 * 1024**3
+
+
+def _room(value: object) -> object:
+    if isinstance(value, str) and not value.strip().endswith("%"):
+        parse_size(value)
+    elif isinstance(value, str):
+        number = value.strip()[:-1]
+        if not number.replace(".", "", 1).isdecimal() or float(number) >= 100:
+            raise ValueError(f"{value!r} is no share; write it like 5%")
+    elif isinstance(value, int):
+        return f"{value}B"
+    return value
+
+
+class LimitsSettings(Model):
+    """What the agent may use of its host."""
+
+    cache: Size = 2 * 1024**3
+    scratch: ScratchSettings = ScratchSettings()
+    min_free: Annotated[str, BeforeValidator(_room)] = Field(
+        default="5%", description="Nothing is written below this room on the state's disk: a share, or a size."
+    )
+    memory: Size = Field(default=256 * 1024**2, description="What a run may buffer.")
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Worker processes of a backup; the number of processors, four at most, when left out."
+    )
+    concurrent_backups: Annotated[int, Field(ge=1, le=16)] = 2
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    ionice: Literal["none", "best-effort", "idle"] = "best-effort"
+
+    def free_bytes(self, total: int) -> int:
+        """How many bytes of a disk of `total` bytes are to stay free."""
+        text = self.min_free.strip()
+        return int(total * float(text[:-1]) / 100) if text.endswith("%") else parse_size(text)
+
+
+class ForgetSettings(Model):
+    """When snapshots are dropped by the jobs' keep policies."""
+
+    schedule: ScheduleField | None = Schedule(cron="20 2 * * *")
+
+
+class PruneSettings(Model):
+    """When blobs that no snapshot needs are reclaimed, and within which bounds."""
+
+    schedule: ScheduleField | None = Schedule(cron="40 2 * * *")
+    budget: Duration = Field(default=timedelta(minutes=30), description="It stops, to go on next time, after this.")
+    max_unused: str = Field(default="5%", description="What may stay unused: a share of the repository, or a size.")
+    max_repack: Size | None = Field(default=None, description="How much it rewrites at most in one run.")
+
+    @field_validator("max_unused")
+    @classmethod
+    def _is_room(cls, value: str) -> str:
+        _room(value)
+        return value
+
+
+class CheckSettings(Model):
+    """When the repository is verified. The data is walked, a part each run, once in `read_data_every`."""
+
+    schedule: ScheduleField | None = Schedule(cron="30 4 * * *")
+    read_data_every: Duration | None = timedelta(days=30)
+
+
+class MaintenanceSettings(Model):
+    """The care of the repository. In a hardened set-up (`pruner`) forget and prune run elsewhere: set null here."""
+
+    forget: ForgetSettings = ForgetSettings()
+    prune: PruneSettings = PruneSettings()
+    check: CheckSettings = CheckSettings()
+
+
+class PrunerSettings(Model):
+    """On the pruning host only: the credentials that may delete, and the other hosts' configurations."""
+
+    credentials: SecretField
+    hosts: tuple[Path, ...] = Field(default=(), description="Configuration files of further repositories.")
+
+
+class Config(Model):
+    """A host's whole configuration."""
+
+    node: str = Field(description="This host's name in the repository, in metrics and in snapshots.")
+    timezone: str = Field(default="UTC", description="Of cron schedules and of the keep policies' days.")
+    repository: RepositorySettings
+    copies: tuple[CopySettings, ...] = ()
+    defaults: Defaults = Defaults()
+    jobs: Mapping[str, Job] = Field(default_factory=lambda: dict[str, Job]())
+    state: StateSettings = StateSettings()
+    limits: LimitsSettings = LimitsSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
+    exporter: ExporterSettings = ExporterSettings()
+    control: ControlSettings = ControlSettings()
+    pruner: PrunerSettings | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_is_known(cls, value: str) -> str:
+        return check_timezone(value)
+
+    @field_validator("node")
+    @classmethod
+    def _node_is_a_name(cls, value: str) -> str:
+        return check_name(value)
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where drills and sources put what they need for a while."""
+        return self.limits.scratch.path or self.state.dir / "scratch"
+
+    def copy_password(self, copy: CopySettings) -> SecretRef:
+        """The reference to what opens a copy."""
+        return copy.password or self.repository.password
+
+
+def check_name(name: str) -> str:
+    """Return a name that is fit for a label, a tag and a file name. Raises ValueError."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no good name; use letters, digits, . _ - (63 at most)")
+    return name
