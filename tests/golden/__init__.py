@@ -1,0 +1,1 @@
+"""Golden tables, and how they were made."""
