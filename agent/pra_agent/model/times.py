@@ -30,30 +30,49 @@ def _days_from_civil(year: int, month: int, day: int) -> int:
     return era * 146_097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719_468
 
 
+# A tree of many files is mostly times: the calendar is asked once a day, and the clock is looked up.
+_MINUTES = [f"T{hour:02}:{minute:02}" for hour in range(24) for minute in range(60)]
+_SECONDS = [f":{second:02}" for second in range(60)]
+_MINUTE_OF = {text: index * 60 * SECOND for index, text in enumerate(_MINUTES)}
+_SECOND_OF = {text: index * SECOND for index, text in enumerate(_SECONDS)}
+
+
 @lru_cache(maxsize=4096)
-def _format_seconds(seconds: int) -> str:
-    days, rest = divmod(seconds, _DAY)
+def _format_day(days: int) -> str:
     year, month, day = _civil_from_days(days)
     if not 0 <= year <= 9999:  # as restic: the nearest year that RFC 3339 can say, same day
         year = 0 if year < 0 else 9999
-        return _format_seconds(_days_from_civil(year, month, day) * _DAY + rest)
-    return f"{year:04}-{month:02}-{day:02}T{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+        return _format_day(_days_from_civil(year, month, day))
+    return f"{year:04}-{month:02}-{day:02}"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
+def _parse_day(text: str) -> int:
+    """Nanoseconds since the epoch at which a day (YYYY-MM-DD) starts."""
+    return _parse(text + "T00:00:00Z")[0] * SECOND
+
+
 def format_ns(ns: int) -> str:
     """Write nanoseconds since the epoch in UTC; years outside 0-9999 become the nearest of them."""
     seconds, fraction = divmod(ns, SECOND)
-    if not fraction:
-        return _format_seconds(seconds) + "Z"
-    return f"{_format_seconds(seconds)}.{fraction:09}".rstrip("0") + "Z"
+    days, rest = divmod(seconds, _DAY)
+    minute, second = divmod(rest, 60)
+    text = _format_day(days) + _MINUTES[minute] + _SECONDS[second]
+    return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
-@lru_cache(maxsize=8192)
 def parse_ns(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; raises ValueError for anything else."""
-    seconds, fraction, offset = _parse(text)
-    return (seconds - offset) * SECOND + fraction
+    minute = _MINUTE_OF.get(text[10:16])
+    second = _SECOND_OF.get(text[16:19])
+    if minute is not None and second is not None:
+        if text[19:] == "Z":
+            return _parse_day(text[:10]) + minute + second
+        fraction = text[20:-1]
+        if text[19] == "." and text[-1] == "Z" and len(fraction) <= 9 and fraction.isascii() and fraction.isdigit():
+            return _parse_day(text[:10]) + minute + second + int(fraction.ljust(9, "0"))
+    seconds, nanoseconds, offset = _parse(text)
+    return (seconds - offset) * SECOND + nanoseconds
 
 
 def _parse(text: str) -> tuple[int, int, int]:
