@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -88,7 +89,7 @@ class Cron:
             else:
                 fires = self._fires(day, zone)
                 first, end = fires[0], fires[-1]
-                within = max((b - a for a, b in zip(fires, fires[1:], strict=False)), default=timedelta(0))
+                within = max((b - a for a, b in pairwise(fires)), default=timedelta(0))
                 largest = max(largest, within)
                 if plain:
                     inner[True] = within

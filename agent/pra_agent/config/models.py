@@ -11,9 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from pra_agent.config.pending import ControlSettings, ExporterSettings, FilesSettings, StorageSettings
+from pra_agent.config.pending import FilesSettings, StorageSettings
 from pra_agent.config.references import SecretField, SecretRef
 from pra_agent.config.schedule import Full, Schedule, ScheduleField, check_timezone, full_every
+from pra_agent.control.settings import ControlSettings
+from pra_agent.exporter.settings import ExporterSettings
+from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
 from pra_agent.units import Duration, Size, parse_size
 
@@ -36,6 +39,7 @@ class RepositorySettings(StorageSettings):
     """Where the host's repository is, and what opens it."""
 
     password: SecretField
+    tuning: Tuning = Field(default=Tuning(), description="How packs and indexes are written; seldom of use.")
 
 
 class CopySettings(StorageSettings):
@@ -203,8 +207,8 @@ class Config(Model):
     state: StateSettings = StateSettings()
     limits: LimitsSettings = LimitsSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
-    exporter: ExporterSettings = ExporterSettings()
-    control: ControlSettings = ControlSettings()
+    exporter: ExporterSettings = Field(default_factory=lambda: ExporterSettings.model_validate({}))
+    control: ControlSettings = Field(default_factory=lambda: ControlSettings.model_validate({}))
     pruner: PrunerSettings | None = None
 
     @field_validator("timezone")

@@ -41,21 +41,3 @@ class FilesSettings(BaseModel):
     exclude_caches: bool = False
     one_file_system: bool = False
     exclude_larger_than: Size | None = None
-
-
-class ExporterSettings(BaseModel):
-    """The metrics' address."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    listen: str = "127.0.0.1:9807"
-
-
-class ControlSettings(BaseModel):
-    """The socket and who may use it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    socket: Path = Path("/run/pra-agent/control.sock")
-    run: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()

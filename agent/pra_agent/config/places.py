@@ -78,10 +78,7 @@ def read_document(path: Path, problems: list[Problem]) -> Document:
     try:
         loaded: object = yaml.load(raw)  # pyright: ignore[reportUnknownMemberType] - ruamel.yaml has no types here
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(str(path), mark.line + 1 if mark is not None else 0)
-        text = (error.problem or error.context or "no YAML").splitlines()[0]
-        problems.append(Problem(place, "", f"no valid YAML: {text}", "check indentation, quotes and colons"))
+        problems.append(_syntax(str(path), error))
         return document
     except (YAMLError, UnicodeDecodeError, ValueError) as error:
         problems.append(Problem(Place(str(path)), "", f"no valid YAML: {str(error).splitlines()[0]}"))
@@ -95,6 +92,13 @@ def read_document(path: Path, problems: list[Problem]) -> Document:
     return document
 
 
+def _syntax(file: str, error: object) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    text = str(getattr(error, "problem", None) or getattr(error, "context", None) or "").partition("\n")[0]
+    place = Place(file, int(getattr(mark, "line", -1)) + 1)
+    return Problem(place, "", f"no valid YAML: {text}", "check indentation, quotes and colons")
+
+
 def _plain(value: object, path: KeyPath, document: Document) -> object:
     if isinstance(value, Mapping):
         mapping = cast("Mapping[object, object]", value)
@@ -102,7 +106,7 @@ def _plain(value: object, path: KeyPath, document: Document) -> object:
         for key, item in mapping.items():
             name = str(key)
             below = (*path, name)
-            document.places[below] = _line(value, "key", key, document.place(path))
+            document.places[below] = _line(cast("object", value), "key", key, document.place(path))
             result[name] = _plain(item, below, document)
         return result
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -126,10 +130,10 @@ def _scalar(value: object) -> object:
 
 def _line(container: object, kind: str, key: object, otherwise: Place) -> Place:
     try:
-        line, _ = getattr(container.lc, kind)(key)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+        line, _ = getattr(getattr(container, "lc"), kind)(key)  # noqa: B009 - ruamel's own attribute, untyped
     except (AttributeError, KeyError, TypeError, IndexError):
         return otherwise  # merged in with <<
-    return Place(otherwise.file, int(cast("int", line)) + 1)
+    return Place(otherwise.file, int(line) + 1)
 
 
 def merge(documents: Iterable[Document], problems: list[Problem]) -> Document:
