@@ -7,8 +7,8 @@ that the schedule cannot hold, missing paths and secrets, rights); `Schedule.nex
 
 from pra_agent.config.loading import DEFAULT_PATH, ConfigProblems, Loaded, load, read
 from pra_agent.config.models import Config, CopySettings, Defaults, Job, RepositorySettings
-from pra_agent.config.references import SecretRef
 from pra_agent.config.schedule import Schedule
+from pra_agent.model.references import SecretRef
 
 __all__ = [
     "DEFAULT_PATH",

@@ -12,9 +12,9 @@ from pathlib import Path
 from pra_agent.config.loading import Loaded
 from pra_agent.config.models import Job
 from pra_agent.config.places import Place, Problem
-from pra_agent.config.references import SecretRef
 from pra_agent.config.secrets import Resolver
 from pra_agent.errors import SecretError
+from pra_agent.model.references import SecretRef
 from pra_agent.units import format_duration
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pra_agent.config.references import KmsReference, SecretRef
 from pra_agent.errors import SecretError
+from pra_agent.model.references import KmsReference, SecretRef
 
 UNIT = "pra-agent.service"
 UNIT_DIRECTORIES = tuple(
