@@ -8,6 +8,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
+
+from pydantic import BaseModel
 
 from pra_agent.config.loading import Loaded
 from pra_agent.config.models import Job
@@ -15,6 +18,7 @@ from pra_agent.config.places import Place, Problem
 from pra_agent.config.secrets import Resolver
 from pra_agent.errors import SecretError
 from pra_agent.model.references import SecretRef
+from pra_agent.storage.settings import CredentialsSettings
 from pra_agent.units import format_duration
 
 
@@ -96,7 +100,7 @@ def _paths(loaded: Loaded) -> Iterator[Problem]:
             listed: object = getattr(job.source, key, ())
             if not isinstance(listed, tuple):
                 continue
-            for n, path in enumerate(listed):  # pyright: ignore[reportUnknownArgumentType] - a source's own field
+            for n, path in enumerate(cast("tuple[object, ...]", listed)):
                 if not os.path.lexists(str(path)):
                     yield loaded.problem(
                         "jobs",
@@ -135,14 +139,24 @@ def _secrets(loaded: Loaded, resolver: Resolver) -> Iterator[Problem]:
 
 
 def secret_references(loaded: Loaded) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
-    """Yield every reference with its key."""
-    config = loaded.config
-    yield ("repository", "password"), config.repository.password
-    for n, copy in enumerate(config.copies):
-        if copy.password is not None:
-            yield ("copies", n, "password"), copy.password
-    if config.pruner is not None:
-        yield ("pruner", "credentials"), config.pruner.credentials
+    """Yield every reference in the configuration with its key, those of sources too."""
+    yield from _references(loaded.config, ())
+
+
+def _references(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
+    if isinstance(value, SecretRef):
+        yield path, value
+    elif isinstance(value, CredentialsSettings):
+        yield path, SecretRef(credential=value.credential, file=value.file)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _references(getattr(value, name), (*path, name))
+    elif isinstance(value, Mapping):
+        for key, item in cast("Mapping[str, object]", value).items():
+            yield from _references(item, (*path, key))
+    elif isinstance(value, tuple):
+        for n, item in enumerate(cast("tuple[object, ...]", value)):
+            yield from _references(item, (*path, n))
 
 
 def _can_be_had(reference: SecretRef, resolver: Resolver) -> None:

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from pra_agent.config.pending import FilesSettings, StorageSettings
 from pra_agent.config.schedule import Full, Schedule, ScheduleField, check_timezone, full_every
 from pra_agent.control.settings import ControlSettings
 from pra_agent.exporter.settings import ExporterSettings
 from pra_agent.model.references import SecretField, SecretRef
 from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
+from pra_agent.sources.files import FilesSettings
+from pra_agent.storage.settings import StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[

@@ -1,0 +1,1 @@
+"""One verb, one module; imported when it is called and not before."""
