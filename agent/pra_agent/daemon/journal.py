@@ -5,29 +5,30 @@ cut. One object may be used from any thread; other processes may have the same f
 state-before there). Counters, histograms and data instants do not depend on old records, which `prune` removes.
 """
 
-import contextlib
-import json
 import sqlite3
-import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import cast
 
-from pra_agent.daemon import journal_schema, records
-from pra_agent.errors import DamagedError, StorageError, StorageFull
+from pra_agent.daemon import records
+from pra_agent.daemon.journal_store import Store, instant_of, microseconds
+from pra_agent.daemon.state_before import JobStateBefore, jobs_with_state
 from pra_agent.model.runs import JobState, Operation, Outcome, RunCount, RunRecord, StageHistogram
 
 #: Upper bounds in seconds of the duration histograms.
 BOUNDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0, 86400.0, inf)
 #: The stage that stands for a run as a whole.
 WHOLE = "total"
+#: The gauge that says when the newest run began that read every byte.
+LAST_FULL = "backup_last_full_timestamp_seconds"
 #: The job name that stands for the host: its hold holds every job.
 HOST = ""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SET_GAUGE = "INSERT OR REPLACE INTO gauges VALUES (?, ?, ?)"
+_INSERT = "INSERT INTO runs (id, operation, job, destination, outcome, started, record) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_COUNT = (
     "INSERT INTO counts VALUES (?, ?, ?, 1) ON CONFLICT (job, operation, outcome) DO UPDATE SET count = count + 1"
 )
@@ -38,6 +39,10 @@ _ADD_STAGE = (
 _ADD_BUCKET = (
     "INSERT INTO buckets VALUES (?, ?, ?, ?) ON CONFLICT (operation, stage, bound)"
     " DO UPDATE SET count = count + excluded.count"
+)
+_LAST_WITH = (
+    "SELECT seq, record FROM runs WHERE job = ? AND operation = ? AND outcome = ? AND destination = ?"
+    " ORDER BY seq DESC LIMIT 1"
 )
 _ADVANCE = (
     "INSERT INTO instants VALUES (?, ?, ?, ?) ON CONFLICT (job, destination) DO UPDATE"
@@ -50,41 +55,19 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Open or create it; raises `DamagedError`, or `PraError` when it is newer than this program."""
-        self.path = path
-        self._mutex = threading.RLock()
+        self._store = Store(path)
         self._progress: dict[str, Mapping[str, object]] = {}
-        with _told(path):
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                journal_schema.migrate(self._db, str(path))
-            except BaseException:
-                self._db.close()
-                raise
-        path.chmod(0o600)
+        self.path = path
 
     def close(self) -> None:
         """Give the file back; harmless when closed."""
-        with self._mutex:
-            self._db.close()
+        self._store.close()
 
     # ------------------------------------------------------------ runs
     def start(self, record: RunRecord) -> None:
         """Note that a run begins; it counts as running until `finish`."""
-        with self._write() as db:
-            db.execute(
-                "INSERT INTO runs (id, operation, job, destination, outcome, started, record)"
-                " VALUES (?, ?, ?, ?, NULL, ?, ?)",
-                (
-                    record.id,
-                    record.operation.value,
-                    record.job,
-                    record.destination,
-                    _us(record.started),
-                    records.dumps(record),
-                ),
-            )
+        with self._store.writing() as db:
+            db.execute(_INSERT, _row_of(record, None))
 
     def finish(self, record: RunRecord, *, advances: bool = False) -> None:
         """Note how a run ended, count it, and let the data instant advance when `advances`; one transaction.
@@ -94,7 +77,7 @@ class Journal:
         if record.outcome is None or record.finished is None:
             message = f"run {record.id} has not ended"
             raise ValueError(message)
-        with self._write() as db:
+        with self._store.writing() as db:
             changed = db.execute(
                 "UPDATE runs SET outcome = ?, destination = ?, record = ? WHERE id = ? AND outcome IS NULL",
                 (record.outcome.value, record.destination, records.dumps(record), record.id),
@@ -103,9 +86,19 @@ class Journal:
                 self._account(db, record)
                 if advances and record.data_instant is not None:
                     self._advance(db, record.job, record.destination, record.data_instant, off_host=record.off_host)
+                if record.full and record.outcome in {Outcome.SUCCESS, Outcome.PARTIAL}:
+                    db.execute(_SET_GAUGE, (LAST_FULL, record.job, record.started.timestamp()))
                 if record.outcome is Outcome.SUSPECT:
                     self._set_job(db, record.job, "suspect", 1)
         self._progress.pop(record.id, None)
+
+    def seed(self, record: RunRecord) -> None:
+        """Take in a run that another journal knew (from its snapshot), uncounted; known runs are left as they are."""
+        outcome = record.outcome.value if record.outcome is not None else None
+        with self._store.writing() as db:
+            db.execute(_INSERT + " ON CONFLICT (id) DO NOTHING", _row_of(record, outcome))
+            if record.outcome is Outcome.SUCCESS and record.data_instant is not None:
+                self._advance(db, record.job, record.destination, record.data_instant, off_host=record.off_host)
 
     def fail_unfinished(self, now: datetime, reason: str) -> Sequence[RunRecord]:
         """End what a dead process left running as failed; for a starting daemon that alone owns the journal."""
@@ -118,7 +111,7 @@ class Journal:
 
     def prune(self, *, keep: int) -> int:
         """Remove all but the newest `keep` records; the newest of each kind and outcome stays. Returns how many."""
-        with self._write() as db:
+        with self._store.writing() as db:
             return db.execute(
                 "DELETE FROM runs WHERE outcome IS NOT NULL"
                 " AND seq NOT IN (SELECT seq FROM runs ORDER BY seq DESC LIMIT ?)"
@@ -127,39 +120,36 @@ class Journal:
             ).rowcount
 
     def last_run(self, job: str, operation: Operation) -> RunRecord | None:
-        return self._one(
+        return self._store.record(
             "SELECT record FROM runs WHERE job = ? AND operation = ? ORDER BY seq DESC LIMIT 1", job, operation.value
         )
 
     def last_with(
         self, job: str, operation: Operation, outcomes: Iterable[Outcome], destination: str = ""
     ) -> RunRecord | None:
-        """As in `JournalReader`; "" stands for any destination."""
         newest: tuple[int, str] | None = None
         for outcome in outcomes:
-            where, values = "job = ? AND operation = ? AND outcome = ?", [job, operation.value, outcome.value]
-            if destination:
-                where, values = where + " AND destination = ?", [*values, destination]
-            row = self._row(f"SELECT seq, record FROM runs WHERE {where} ORDER BY seq DESC LIMIT 1", *values)  # noqa: S608  constant text
+            row = self._store.row(_LAST_WITH, job, operation.value, outcome.value, destination)
             if row is not None and (newest is None or cast("int", row[0]) > newest[0]):
                 newest = (cast("int", row[0]), cast("str", row[1]))
         return records.loads(newest[1]) if newest is not None else None
 
     def running(self) -> Sequence[RunRecord]:
-        return self._many("SELECT record FROM runs WHERE outcome IS NULL ORDER BY seq")
+        return self._store.records("SELECT record FROM runs WHERE outcome IS NULL ORDER BY seq")
 
     def runs(self, *, job: str | None = None, limit: int = 100) -> Sequence[RunRecord]:
         if job is None:
-            return self._many("SELECT record FROM runs ORDER BY seq DESC LIMIT ?", limit)
-        return self._many("SELECT record FROM runs WHERE job = ? ORDER BY seq DESC LIMIT ?", job, limit)
+            return self._store.records("SELECT record FROM runs ORDER BY seq DESC LIMIT ?", limit)
+        return self._store.records("SELECT record FROM runs WHERE job = ? ORDER BY seq DESC LIMIT ?", job, limit)
 
     def run(self, run_id: str) -> RunRecord | None:
-        return self._one("SELECT record FROM runs WHERE id = ?", run_id)
+        return self._store.record("SELECT record FROM runs WHERE id = ?", run_id)
 
     def usual_bytes(self, job: str, *, of: int = 10) -> int:
         """The median size in bytes of the newest successful backups of a job; 0 when there is none."""
-        rows = self._many(
-            "SELECT record FROM runs WHERE job = ? AND operation = ? AND outcome = ? ORDER BY seq DESC LIMIT ?",
+        rows = self._store.records(
+            "SELECT record FROM runs WHERE job = ? AND operation = ? AND outcome = ? AND destination = ''"
+            " ORDER BY seq DESC LIMIT ?",
             job,
             Operation.BACKUP.value,
             Outcome.SUCCESS.value,
@@ -178,14 +168,14 @@ class Journal:
 
     # ------------------------------------------------------------ jobs
     def job_state(self, job: str) -> JobState:
-        row = self._row("SELECT next_run, missed, hold, suspect FROM jobs WHERE job = ?", job)
-        held = self._row("SELECT hold FROM jobs WHERE job = ? AND hold", HOST) is not None
+        row = self._store.row("SELECT next_run, missed, hold, suspect FROM jobs WHERE job = ?", job)
+        held = self._store.row("SELECT hold FROM jobs WHERE job = ? AND hold", HOST) is not None
         if row is None:
             return JobState(job, on_hold=held)
         next_run = cast("int | None", row[0])
         return JobState(
             job,
-            next_run=_time(next_run) if next_run is not None else None,
+            next_run=instant_of(next_run) if next_run is not None else None,
             missed_runs=cast("int", row[1]),
             on_hold=bool(row[2]) or held,
             suspect=bool(row[3]),
@@ -193,54 +183,54 @@ class Journal:
 
     def set_next_run(self, job: str, when: datetime | None) -> None:
         """Note when the job is due next."""
-        with self._write() as db:
-            self._set_job(db, job, "next_run", _us(when) if when is not None else None)
+        with self._store.writing() as db:
+            self._set_job(db, job, "next_run", microseconds(when) if when is not None else None)
 
     def add_missed(self, job: str, number: int) -> None:
         """Count fires that led to no run of their own."""
         if number:
-            with self._write() as db:
+            with self._store.writing() as db:
                 self._set_job(db, job, "missed", self.job_state(job).missed_runs + number)
 
     def set_hold(self, on: bool, job: str = HOST) -> None:
         """Hold or release the scheduled runs of one job, or of the host (which releases the jobs as well)."""
-        with self._write() as db:
+        with self._store.writing() as db:
             self._set_job(db, job, "hold", int(on))
             if job == HOST and not on:
                 db.execute("UPDATE jobs SET hold = 0")
 
     def set_suspect(self, job: str, on: bool) -> None:
         """Mark or accept a job's newest backup."""
-        with self._write() as db:
+        with self._store.writing() as db:
             self._set_job(db, job, "suspect", int(on))
 
     def due(self, operation: Operation, job: str = HOST) -> datetime | None:
         """When an upkeep operation is due; None when it was never planned."""
-        row = self._row("SELECT next_run FROM due WHERE operation = ? AND job = ?", operation.value, job)
-        return _time(cast("int", row[0])) if row is not None else None
+        row = self._store.row("SELECT next_run FROM due WHERE operation = ? AND job = ?", operation.value, job)
+        return instant_of(cast("int", row[0])) if row is not None else None
 
     def set_due(self, operation: Operation, when: datetime, job: str = HOST) -> None:
         """Note when an upkeep operation is due."""
-        with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", (operation.value, job, _us(when)))
+        with self._store.writing() as db:
+            db.execute("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", (operation.value, job, microseconds(when)))
 
     # ------------------------------------------------------------ data instants, gauges, counters
     def data_instants(self, job: str) -> Mapping[str, datetime]:
-        rows = self._rows("SELECT destination, instant FROM instants WHERE job = ?", job)
-        return {cast("str", row[0]): _time(cast("int", row[1])) for row in rows}
+        rows = self._store.rows("SELECT destination, instant FROM instants WHERE job = ?", job)
+        return {cast("str", row[0]): instant_of(cast("int", row[1])) for row in rows}
 
     def off_host_instant(self, job: str) -> datetime | None:
         """The newest data instant that survives the loss of this host."""
-        row = self._row("SELECT max(instant) FROM instants WHERE job = ? AND off_host", job)
-        return _time(cast("int", row[0])) if row is not None and row[0] is not None else None
+        row = self._store.row("SELECT max(instant) FROM instants WHERE job = ? AND off_host", job)
+        return instant_of(cast("int", row[0])) if row is not None and row[0] is not None else None
 
     def advance(self, job: str, destination: str, instant: datetime, *, off_host: bool) -> None:
         """Note a durable data instant at a destination; it never goes back."""
-        with self._write() as db:
+        with self._store.writing() as db:
             self._advance(db, job, destination, instant, off_host=off_host)
 
     def counts(self) -> Sequence[RunCount]:
-        rows = self._rows("SELECT job, operation, outcome, count FROM counts ORDER BY job, operation, outcome")
+        rows = self._store.rows("SELECT job, operation, outcome, count FROM counts ORDER BY job, operation, outcome")
         return [
             RunCount(
                 cast("str", row[0]),
@@ -252,9 +242,9 @@ class Journal:
         ]
 
     def histograms(self) -> Sequence[StageHistogram]:
-        with self._mutex:
-            stages = self._rows("SELECT operation, stage, total, count FROM stages ORDER BY operation, stage")
-            bounds = self._rows("SELECT operation, stage, bound, count FROM buckets ORDER BY bound")
+        with self._store.mutex:
+            stages = self._store.rows("SELECT operation, stage, total, count FROM stages ORDER BY operation, stage")
+            bounds = self._store.rows("SELECT operation, stage, bound, count FROM buckets ORDER BY bound")
         buckets: dict[tuple[object, object], dict[float, int]] = {}
         for row in bounds:
             buckets.setdefault((row[0], row[1]), {})[cast("float", row[2])] = cast("int", row[3])
@@ -270,47 +260,47 @@ class Journal:
         ]
 
     def gauge(self, name: str, job: str = "") -> float | None:
-        row = self._row("SELECT value FROM gauges WHERE name = ? AND job = ?", name, job)
+        row = self._store.row("SELECT value FROM gauges WHERE name = ? AND job = ?", name, job)
         return cast("float", row[0]) if row is not None else None
+
+    def gauges(self, name: str) -> Mapping[str, float]:
+        rows = self._store.rows("SELECT job, value FROM gauges WHERE name = ?", name)
+        return {cast("str", row[0]): cast("float", row[1]) for row in rows}
+
+    def add_to_gauge(self, name: str, value: float, job: str = "") -> None:
+        """Add to a number that only grows."""
+        with self._store.writing() as db:
+            db.execute(
+                "INSERT INTO gauges VALUES (?, ?, ?)"
+                " ON CONFLICT (name, job) DO UPDATE SET value = value + excluded.value",
+                (name, job, float(value)),
+            )
 
     def set_gauge(self, name: str, value: float, job: str = "") -> None:
         """Keep a number for the exporter."""
-        with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO gauges VALUES (?, ?, ?)", (name, job, float(value)))
+        with self._store.writing() as db:
+            db.execute(_SET_GAUGE, (name, job, float(value)))
 
     # ------------------------------------------------------------ notes and state-before
     def note(self, name: str) -> str | None:
         """A text that was kept under a name."""
-        row = self._row("SELECT value FROM notes WHERE name = ?", name)
+        row = self._store.row("SELECT value FROM notes WHERE name = ?", name)
         return cast("str", row[0]) if row is not None else None
 
     def set_note(self, name: str, value: str) -> None:
         """Keep a text under a name."""
-        with self._write() as db:
+        with self._store.writing() as db:
             db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
-    def state_before(self, job: str) -> "JobStateBefore":
+    def state_before(self, job: str) -> JobStateBefore:
         """Where the captures of a job write down what they are about to change."""
-        return JobStateBefore(self, job)
+        return JobStateBefore(self._store, job)
 
     def jobs_with_state(self) -> Sequence[str]:
         """The jobs that have something to undo."""
-        return [cast("str", row[0]) for row in self._rows("SELECT DISTINCT job FROM state_before ORDER BY job")]
+        return jobs_with_state(self._store)
 
-    def write_state(self, job: str, key: str, data: Mapping[str, object] | None) -> None:
-        """Remember or (None) drop one state-before."""
-        with self._write() as db:
-            if data is None:
-                db.execute("DELETE FROM state_before WHERE job = ? AND key = ?", (job, key))
-            else:
-                db.execute("INSERT OR REPLACE INTO state_before VALUES (?, ?, ?)", (job, key, json.dumps(data)))
-
-    def read_state(self, job: str) -> Mapping[str, Mapping[str, object]]:
-        """All that is remembered for a job."""
-        rows = self._rows("SELECT key, data FROM state_before WHERE job = ? ORDER BY key", job)
-        return {cast("str", row[0]): cast("Mapping[str, object]", json.loads(cast("str", row[1]))) for row in rows}
-
-    # ------------------------------------------------------------ SQLite
+    # ------------------------------------------------------------ in one transaction of another
     @staticmethod
     def _account(db: sqlite3.Connection, record: RunRecord) -> None:
         operation = record.operation.value
@@ -324,75 +314,21 @@ class Journal:
 
     @staticmethod
     def _advance(db: sqlite3.Connection, job: str, destination: str, instant: datetime, *, off_host: bool) -> None:
-        db.execute(_ADVANCE, (job, destination, _us(instant), int(off_host)))
+        db.execute(_ADVANCE, (job, destination, microseconds(instant), int(off_host)))
 
     @staticmethod
     def _set_job(db: sqlite3.Connection, job: str, column: str, value: int | None) -> None:
         db.execute("INSERT INTO jobs (job) VALUES (?) ON CONFLICT (job) DO NOTHING", (job,))
         db.execute(f"UPDATE jobs SET {column} = ? WHERE job = ?", (value, job))  # noqa: S608  a column name of ours
 
-    @contextlib.contextmanager
-    def _write(self) -> Generator[sqlite3.Connection]:
-        with self._mutex, _told(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
 
-    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._mutex, _told(self.path):
-            return self._db.execute(sql, values).fetchall()
-
-    def _row(self, sql: str, *values: object) -> tuple[object, ...] | None:
-        rows = self._rows(sql, *values)
-        return rows[0] if rows else None
-
-    def _many(self, sql: str, *values: object) -> list[RunRecord]:
-        return [records.loads(cast("str", row[0])) for row in self._rows(sql, *values)]
-
-    def _one(self, sql: str, *values: object) -> RunRecord | None:
-        found = self._many(sql, *values)
-        return found[0] if found else None
-
-
-class JobStateBefore:
-    """`sources.StateBefore` of one job in the journal."""
-
-    def __init__(self, journal: Journal, job: str) -> None:
-        self._journal = journal
-        self._job = job
-
-    def remember(self, key: str, data: Mapping[str, object]) -> None:
-        self._journal.write_state(self._job, key, data)
-
-    def forget(self, key: str) -> None:
-        self._journal.write_state(self._job, key, None)
-
-    def pending(self) -> Mapping[str, Mapping[str, object]]:
-        return self._journal.read_state(self._job)
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Generator[None]:
-    """SQLite's errors in the words of ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise DamagedError(f"{path}: the journal is damaged: {error}", advice="Move it away.") from error
-        if code == sqlite3.SQLITE_FULL:
-            raise StorageFull(f"{path}: {error}") from error
-        raise StorageError(f"{path}: {error}") from error
-
-
-def _us(when: datetime) -> int:
-    return (when - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+def _row_of(record: RunRecord, outcome: str | None) -> tuple[object, ...]:
+    return (
+        record.id,
+        record.operation.value,
+        record.job,
+        record.destination,
+        outcome,
+        microseconds(record.started),
+        records.dumps(record),
+    )

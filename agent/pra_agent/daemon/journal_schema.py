@@ -21,7 +21,6 @@ CREATE TABLE runs (
 ) STRICT;
 CREATE INDEX runs_last ON runs (job, operation, seq);
 CREATE INDEX runs_outcome ON runs (job, operation, outcome, destination, seq);
-CREATE INDEX runs_any_destination ON runs (job, operation, outcome, seq);
 CREATE INDEX runs_job ON runs (job, seq);
 CREATE INDEX runs_open ON runs (seq) WHERE outcome IS NULL;
 CREATE TABLE counts (

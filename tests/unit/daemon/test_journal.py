@@ -16,7 +16,8 @@ from pra_agent.errors import DamagedError, PraError
 from pra_agent.model.runs import Failure, Operation, Outcome, RunRecord
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-HERE = "/backups"
+HERE = ""
+FULL = "backup_last_full_timestamp_seconds"
 
 
 @pytest.fixture
@@ -186,10 +187,32 @@ def test_progress_is_kept_while_it_runs(journal):
     assert journal.progress("r1") is None
 
 
+def test_a_seeded_run_is_known_but_not_counted(journal):
+    journal.seed(ended(begun(), off_host=True))
+    journal.seed(ended(begun(), outcome=Outcome.FAILED))
+    assert journal.counts() == []
+    assert journal.data_instants("app") == {HERE: T0}
+    assert [r.outcome for r in journal.runs()] == [Outcome.SUCCESS]
+
+
+def test_the_newest_full_run_is_known(journal):
+    add(journal, begun("r1"), full=True)
+    add(journal, begun("r2", minutes=5))
+    add(journal, begun("r3", minutes=6), full=True, outcome=Outcome.FAILED)
+    assert journal.gauge(FULL, "app") == T0.timestamp()
+
+
+def test_growing_gauges(journal):
+    journal.add_to_gauge("storage_requests_total", 2, "put/200")
+    journal.add_to_gauge("storage_requests_total", 3, "put/200")
+    journal.set_gauge("storage_requests_total", 1, "get/200")
+    assert journal.gauges("storage_requests_total") == {"put/200": 5.0, "get/200": 1.0}
+
+
 def test_the_usual_size_is_the_median_of_the_newest(journal):
     assert journal.usual_bytes("app") == 0
     for n, size in enumerate([1, 100, 110, 120]):
-        add(journal, begun(f"r{n}"), bytes=size)
+        add(journal, begun(f"r{n}"), bytes=size, destination="")
     assert journal.usual_bytes("app", of=3) == 110
 
 
@@ -256,7 +279,6 @@ def test_the_newest_run_is_found_by_index_among_many(journal):
     """Cheap means: SQLite searches by index for every question a scrape asks."""
     questions = [
         ("SELECT record FROM runs WHERE job = ? AND operation = ? ORDER BY seq DESC LIMIT 1", 2),
-        ("SELECT seq, record FROM runs WHERE job = ? AND operation = ? AND outcome = ? ORDER BY seq DESC LIMIT 1", 3),
         (
             """SELECT seq, record FROM runs WHERE job = ? AND operation = ? AND outcome = ? AND destination = ?
             ORDER BY seq DESC LIMIT 1""",
@@ -266,7 +288,7 @@ def test_the_newest_run_is_found_by_index_among_many(journal):
         ("SELECT record FROM runs WHERE outcome IS NULL ORDER BY seq", 0),
     ]
     for sql, number in questions:
-        plan = " ".join(str(row[3]) for row in journal._rows("EXPLAIN QUERY PLAN " + sql, *["x"] * number))
+        plan = " ".join(str(row[3]) for row in journal._store.rows("EXPLAIN QUERY PLAN " + sql, *["x"] * number))
         assert "USING INDEX" in plan, (sql, plan)
         assert "TEMP B-TREE" not in plan, (sql, plan)
 
