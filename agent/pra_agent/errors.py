@@ -11,6 +11,7 @@
     |  |- AccessDenied (1)      credentials or policy; trying again is no use
     |  |- StorageFull (1)
     |  `- TransientStorageError (1)  worth another try; what is left when retries end
+    |     `- Throttled (1)    the store asks for fewer requests
     |- NoRepository (10)
     |- RepositoryExists (1)
     |- Locked (11)
@@ -102,6 +103,12 @@ class TransientStorageError(StorageError):
     """The store failed in a way that may pass."""
 
     advice = "The store did not answer well, also after retries; try again later."
+
+
+class Throttled(TransientStorageError):
+    """The store asks for fewer requests."""
+
+    advice = "Lower repository.limits.connections, or raise the store's own limits."
 
 
 class NoRepository(PraError):

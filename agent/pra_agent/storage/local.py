@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -205,7 +205,7 @@ class LocalBackend:
 
     def _accept_equal(self, handle: Handle, target: Path, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        if target.stat().st_size != view.nbytes or target.read_bytes() != view:
+        if target.stat().st_size != view.nbytes or memoryview(target.read_bytes()) != view:
             raise AlreadyExists(f"{handle.path} in {self.location} exists with other content")
         _sync_directory(target.parent)  # its writer may have died before it came to this
 
@@ -236,7 +236,7 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated(place: str) -> Iterator[None]:
+def _translated(place: str) -> Generator[None]:
     """Turn the system's errors into those of the contract."""
     try:
         yield
