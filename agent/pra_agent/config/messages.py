@@ -63,7 +63,8 @@ def _choice(detail: ErrorDetails, path: KeyPath, document: Document) -> Problem:
         written, expected = str(detail["input"]), str(context.get("expected", ""))
     choices = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
     what = f"{written!r} is none of {', '.join(choices)}"
-    return Problem(document.place(path), dotted(path), what, _did_you_mean(written, choices))
+    close = get_close_matches(written, choices, n=1)
+    return Problem(document.place(path), dotted(path), what, f"did you mean {close[0]}?" if close else "")
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
