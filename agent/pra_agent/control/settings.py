@@ -1,6 +1,5 @@
 """Settings of the control socket: `control:` in the configuration."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,5 +14,5 @@ class ControlSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     socket: Path = Field(Path("/run/pra-agent/control.sock"), description="Path of the Unix socket.")
-    run: Sequence[str] = Field((), description="Groups that may see the status and start configured jobs.")
-    read: Sequence[str] = Field((), description="Groups that may read the content of all snapshots.")
+    run: tuple[str, ...] = Field((), description="Groups that may see the status and start configured jobs.")
+    read: tuple[str, ...] = Field((), description="Groups that may read the content of all snapshots.")
