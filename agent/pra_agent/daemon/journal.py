@@ -209,10 +209,13 @@ class Journal:
         row = self._store.row("SELECT next_run FROM due WHERE operation = ? AND job = ?", operation.value, job)
         return instant_of(cast("int", row[0])) if row is not None else None
 
-    def set_due(self, operation: Operation, when: datetime, job: str = HOST) -> None:
-        """Note when an upkeep operation is due."""
+    def set_due(self, operation: Operation, when: datetime | None, job: str = HOST) -> None:
+        """Note when an upkeep operation is due; None: it is no longer planned."""
         with self._store.writing() as db:
-            db.execute("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", (operation.value, job, microseconds(when)))
+            if when is None:
+                db.execute("DELETE FROM due WHERE operation = ? AND job = ?", (operation.value, job))
+            else:
+                db.execute("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", (operation.value, job, microseconds(when)))
 
     # ------------------------------------------------------------ data instants, gauges, counters
     def data_instants(self, job: str) -> Mapping[str, datetime]:

@@ -109,7 +109,7 @@ def _become(spawner: int, own: Sequence[int], descriptors: Sequence[int]) -> NoR
         os.dup2(stderr, 2)
         os.close(null)
         os.close(stderr)
-        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: PTH123, SIM115
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115  open for good
         with os.fdopen(payload, "rb") as task_file:
             task_file.seek(0)
             from pra_agent.daemon import child  # noqa: PLC0415  the spawner itself stays small
