@@ -3,7 +3,6 @@
 Sources know no repository. Adding one is one module here and its line in the config union.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,10 +21,14 @@ class Entry:
     `path` is the logical path: absolute, raw bytes, components joined by b"/"; parents need not be yielded
     (missing ones are made up), but a directory that is must come before what is in it.
     `node` is its metadata (name, type, mode, times, owner ...) without content and subtree.
-    `change_key` decides whether the content is that of the parent snapshot: equal keys mean
-    unchanged; b"" means always read.
-    `file` is the real path to open for a regular file. `stream` opens anything else that is read to its end
-    (a dump's stdout); leaving it without an error asserts that the stream was complete. Neither: no content.
+    `change_key` decides whether the content is that of the parent snapshot (see `change_key()`); b"" means
+    always read.
+    `file` is the real path to open for a regular file, relative to `dir_fd` if that is given: the descriptor of a
+    directory that has been open since the capture was entered (worker processes inherit it) and stays open until it
+    is left. Nothing below `dir_fd` is reached through a symlink. The archiver reads the extended attributes of a
+    `file` itself, from the descriptor that it reads the content from.
+    `stream` opens anything else that is read to its end (a dump's stdout); leaving it without an error asserts that
+    the stream was complete; the size of the node is what was read. Neither: no content.
     """
 
     path: bytes
@@ -67,6 +70,29 @@ class Capture(Protocol):
     def entries(self) -> Iterator[Entry | Missed]: ...
 
     def verify(self) -> None: ...
+
+
+#: Size, mtime, ctime and inode: files in place.
+KEY_FILE = b"f"
+#: Size, mtime and inode: hard links, whose ctime changes with the number of links (Cassandra snapshots).
+KEY_LINK = b"l"
+#: Size and mtime: files that are never changed under their name, copied anew for each capture.
+KEY_NAME = b"n"
+
+
+def change_key(node: Node, kind: bytes = KEY_FILE) -> bytes:
+    """Make the change key of a file from its node; `kind` says which of its fields must stay as they are.
+
+    It is made from the node alone, so that the archiver can make the same key from the parent snapshot's node, and
+    nothing else has to be kept.
+    """
+    if kind == KEY_FILE:
+        return b"f%d.%d.%d.%d" % (node.size, node.mtime, node.ctime, node.inode)
+    if kind == KEY_LINK:
+        return b"l%d.%d.%d" % (node.size, node.mtime, node.inode)
+    if kind == KEY_NAME:
+        return b"n%d.%d" % (node.size, node.mtime)
+    raise ValueError(f"no kind of change key: {kind!r}")
 
 
 class StateBefore(Protocol):
@@ -135,16 +161,3 @@ class Source(Protocol):
     def reinstate(self, context: ReinstateContext) -> Sequence[str]:
         """Put restored files into service; returns one line for each thing done. Files: nothing to do."""
         ...
-
-
-def printable(path: bytes) -> str:
-    """Show a raw path to people: control characters and invalid UTF-8 escaped, one line."""
-    text = os.fsdecode(path)
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("unicode_escape", "surrogateescape").decode()
-        if not 0xDC80 <= ord(c) <= 0xDCFF
-        else f"\\x{ord(c) - 0xDC00:02x}"
-        for c in text
-    )

@@ -1,0 +1,192 @@
+"""From a capture to a root tree: reuse what did not change, have the rest read, build the trees."""
+
+from threading import Event
+from typing import BinaryIO
+
+from pra_agent.archiver.contents import Content, Contents, filled, reused
+from pra_agent.archiver.pool import Pool
+from pra_agent.archiver.stores import BlobStore
+from pra_agent.archiver.trees import Directory, TreeBuilder, made_up_node
+from pra_agent.archiver.values import NAMED_FAILURES, Archived, Options, Stats
+from pra_agent.clock import Clock
+from pra_agent.errors import Interrupted
+from pra_agent.kernel import trim_memory
+from pra_agent.model.events import FileFailed, Progress, Reporter
+from pra_agent.model.nodes import Node, NodeType
+from pra_agent.model.printable import printable
+from pra_agent.model.runs import Failure
+from pra_agent.repository.repository import BlobWriter, Repository
+from pra_agent.sources.source import Capture, Entry, Missed, change_key
+
+_REPORT_SECONDS = 0.25
+_REPORT_ENTRIES = 64
+
+
+def archive(repository: Repository, writer: BlobWriter, capture: Capture, options: Options | None = None) -> Archived:
+    """Store all that a capture yields; files that cannot be read are named, and never stop the run.
+
+    Raises what the source raises, `Interrupted` when `options.stop` is set, and `PraError` when a worker dies.
+    Whatever ends it early also sets `stop`, so that nobody who feeds the capture waits for ever.
+    """
+    options = options or Options()
+    store = BlobStore(repository, writer)
+    try:
+        with Pool(store, store.put, options.limits) as pool:
+            run = _Archiving(store, pool, options, _Teller(options.report, options.clock, writer))
+            tree = run.take(capture)
+            return Archived(tree, run.stats, run.failures, pool.sample.picked)
+    except BaseException:
+        options.stop.set()
+        raise
+    finally:
+        trim_memory()
+
+
+class _Teller:
+    """Tells the progress, now and then."""
+
+    def __init__(self, report: Reporter, clock: Clock, writer: BlobWriter) -> None:
+        self.report = report
+        self._clock = clock
+        self._writer = writer
+        self._next = 0.0
+        self._ticks = 0
+
+    def tell(self, stats: Stats, current: bytes, *, now: bool = False) -> None:
+        """Tell how far it is, unless that was told a moment ago."""
+        self._ticks += 1
+        if self._ticks % _REPORT_ENTRIES and not now:
+            return
+        moment = self._clock.monotonic()
+        if moment < self._next and not now:
+            return
+        self._next = moment + _REPORT_SECONDS
+        self.report(
+            Progress(
+                "archive",
+                files_done=stats.files,
+                bytes_done=stats.bytes,
+                bytes_stored=self._writer.stats.bytes_stored,
+                current=printable(current),
+            )
+        )
+
+
+class _Archiving:
+    """One archiving."""
+
+    def __init__(self, store: BlobStore, pool: Pool, options: Options, teller: _Teller) -> None:
+        self.stats = Stats()
+        self.failures: list[Failure] = []
+        self._store = store
+        self._pool = pool
+        self._full = options.full
+        self._teller = teller
+        self._stop = options.stop
+        self._contents = Contents(pool, store.chunker, self._read)
+        self._trees = TreeBuilder(store, options.parent.tree if options.parent else None, self.stats, made_up_node)
+
+    def take(self, capture: Capture) -> bytes:
+        """Take all entries; the id of the root tree."""
+        stopped = self._stop.is_set
+        for item in capture.entries():
+            if stopped():
+                raise Interrupted("the run was asked to stop")
+            if isinstance(item, Missed):
+                self._failed(item.path, item.reason)
+                continue
+            self._take(item)
+            self._teller.tell(self.stats, item.path)
+        self._contents.flush()
+        self._pool.drain()
+        tree = self._trees.finish()
+        self._teller.tell(self.stats, b"", now=True)
+        return tree
+
+    def _take(self, entry: Entry) -> None:
+        node = entry.node
+        if node.type is NodeType.DIR:
+            self._trees.add_directory(entry.path, node)
+            return
+        up, _, name = entry.path.rpartition(b"/")
+        directory = self._trees.directory(up)
+        if entry.stream is not None:
+            with entry.stream() as stream:
+                filled = self._contents.stream(entry, _Watched(stream, self._stop))
+            self._stored(directory, directory.previous.get(name), filled)
+            return
+        if node.type is not NodeType.FILE:
+            self.stats.others += 1
+            directory.add(node)
+            return
+        self._take_file(entry, directory, name)
+
+    def _take_file(self, entry: Entry, directory: Directory, name: bytes) -> None:
+        before = directory.previous.get(name)
+        if before is not None and not self._full:
+            reused = self._reuse(entry, before)
+            if reused is not None:
+                self.stats.files_unmodified += 1
+                self.stats.bytes += reused.size
+                directory.add(reused)
+                return
+        directory.pending += 1
+        if entry.file is None:
+            self._finish(entry, directory, before, Content(filled(entry.node, (), 0, entry.node.xattrs)))
+            return
+        self._contents.read(entry, entry.file, lambda content: self._finish(entry, directory, before, content))
+
+    def _reuse(self, entry: Entry, before: Node) -> Node | None:
+        """Make the node of an unchanged file from that of the parent snapshot; None when it must be read."""
+        key, content = entry.change_key, before.content
+        if not key or content is None or before.type is not NodeType.FILE or change_key(before, key[:1]) != key:
+            return None
+        if not all(map(self._store.known, content)):
+            return None
+        return reused(entry.node, before)
+
+    def _finish(self, entry: Entry, directory: Directory, before: Node | None, content: Content) -> None:
+        """Take what became of a file."""
+        if content.node is None:
+            self._failed(printable(entry.path), content.error)
+            self._trees.failed(directory)
+            return
+        if content.changed:
+            self._failed(printable(entry.path), "it changed while it was read; it is stored as it was read")
+        self._count(before, content.node)
+        self._trees.done(directory, content.node)
+
+    def _stored(self, directory: Directory, before: Node | None, node: Node) -> None:
+        self._count(before, node)
+        directory.add(node)
+
+    def _count(self, before: Node | None, node: Node) -> None:
+        self.stats.bytes += node.size
+        if before is None or before.content is None:
+            self.stats.files_new += 1
+        elif tuple(before.content) == node.content:
+            self.stats.files_unmodified += 1
+        else:
+            self.stats.files_changed += 1
+
+    def _failed(self, path: str, reason: str) -> None:
+        self.stats.files_failed += 1
+        if len(self.failures) < NAMED_FAILURES:
+            self.failures.append(Failure(path, reason))
+        self._teller.report(FileFailed(path, reason))
+
+    def _read(self, size: int) -> None:
+        self.stats.bytes_read += size
+
+
+class _Watched:
+    """A stream that ends with `Interrupted` when the run is to stop."""
+
+    def __init__(self, stream: BinaryIO, stop: Event) -> None:
+        self._stream = stream
+        self._stop = stop
+
+    def read(self, size: int) -> bytes:
+        if self._stop.is_set():
+            raise Interrupted("the run was asked to stop")
+        return self._stream.read(size)
