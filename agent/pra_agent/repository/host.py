@@ -65,6 +65,14 @@ def process_start(pid: int) -> int | None:
     return int(fields[19])
 
 
+def pid_namespace() -> str:
+    """Name the pid namespace of this process ("" when unknown): in another one pids mean other processes."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text("ascii").strip()

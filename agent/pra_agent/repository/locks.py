@@ -2,8 +2,11 @@
 
 The protocol is restic's (doc/design.rst, "Locks"): list, refuse on conflict, write, wait, list again and withdraw on
 conflict. A lock is refreshed by writing a new file and deleting the old; who could not refresh for 22.5 minutes stops.
-Beside restic's keys ours carry what tells a dead process of this very machine from a live one elsewhere: host names
-repeat on cloned machines, and pids repeat after a boot.
+
+Host names repeat on cloned machines, and pids repeat after a boot. So beside restic's keys our locks carry machine,
+boot, pid namespace and start of the process: a lock of this very boot is dead when that process is. One of an earlier
+boot is dead only when this host has noted its id as its own (`LockNotes`): a clone may have the same machine id, but not
+the note.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,7 +24,7 @@ import orjson
 from pra_agent.clock import Clock
 from pra_agent.errors import DamagedError, Locked, LockLost, NotFound, StorageError
 from pra_agent.repository.codec import Codec, content_id
-from pra_agent.repository.host import Host, process_start
+from pra_agent.repository.host import Host, pid_namespace, process_start
 from pra_agent.storage.backend import Backend, Handle, Kind
 
 REFRESH_SECONDS = 300.0
@@ -52,14 +56,38 @@ class LockInfo:
         return f"{kind} lock {self.id[:8]} of {self.username}@{self.hostname} (pid {self.pid}) since {self.time:%F %TZ}"
 
 
-class LockFiles:
-    """The lock files of a repository, read and judged."""
+class LockNotes:
+    """The ids of this host's own locks, one empty file each. Without a directory nothing is noted."""
 
-    def __init__(self, backend: Backend, codec: Codec, clock: Clock, host: Host) -> None:
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+
+    def add(self, name: str) -> None:
+        """Note a lock that is about to be written."""
+        if self._directory:
+            with suppress(OSError):
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self._directory / name).touch()
+
+    def discard(self, name: str) -> None:
+        """Forget a lock that is gone."""
+        if self._directory:
+            with suppress(OSError):
+                (self._directory / name).unlink()
+
+    def __contains__(self, name: str) -> bool:
+        return self._directory is not None and (self._directory / name).exists()
+
+
+class LockFiles:
+    """The lock files of a repository, read and judged. `notes` is the directory of this host's own lock ids."""
+
+    def __init__(self, backend: Backend, codec: Codec, clock: Clock, host: Host, notes: Path | None = None) -> None:
         self.backend = backend
         self.codec = codec
         self.clock = clock
         self.host = host
+        self._notes = LockNotes(notes)
 
     def read_all(self) -> list[LockInfo]:
         """All locks, the oldest first; empty files are no locks, unreadable ones are exclusive."""
@@ -81,10 +109,16 @@ class LockFiles:
             "pid": pid,
             "uid": host.uid,
             "gid": host.gid,
-            _OURS: {"machine": _machine(host), "boot": host.boot_id, "start": process_start(pid)},
+            _OURS: {
+                "machine": _machine(host),
+                "boot": host.boot_id,
+                "pid_namespace": pid_namespace(),
+                "start": process_start(pid),
+            },
         }
         sealed = self.codec.seal_unpacked(orjson.dumps(document))
         name = content_id(sealed).hex()
+        self._notes.add(name)
         self.backend.put(Handle(Kind.LOCK, name), sealed)
         return name
 
@@ -92,6 +126,7 @@ class LockFiles:
         """Delete a lock; harmless when it is gone."""
         with suppress(NotFound):
             self.backend.delete(Handle(Kind.LOCK, name))
+        self._notes.discard(name)
 
     def clear_dead(self) -> list[LockInfo]:
         """Remove the locks of this machine's dead processes."""
@@ -126,7 +161,7 @@ class LockFiles:
     def _judge(self, name: str, doc: dict[str, Any]) -> LockInfo:
         written = datetime.fromisoformat(_microseconds(doc["time"])).astimezone(UTC)
         hostname, pid = str(doc.get("hostname", "")), int(doc.get("pid", 0))
-        dead = self._dead(doc.get(_OURS), pid)
+        dead = self._dead(name, doc.get(_OURS), pid)
         # Without our own key the machine is not known for sure: such a lock is never cleared unasked.
         foreign_dead = _OURS not in doc and hostname == self.host.hostname and process_start(pid) is None
         return LockInfo(
@@ -140,11 +175,13 @@ class LockFiles:
             stale=dead or foreign_dead or self.clock.now() - written > STALE,
         )
 
-    def _dead(self, ours: dict[str, Any] | None, pid: int) -> bool:
+    def _dead(self, name: str, ours: dict[str, Any] | None, pid: int) -> bool:
         """Whether the lock was written on this machine by a process that has ended."""
         if not ours or not self.host.machine_id or ours["machine"] != _machine(self.host):
             return False
-        return bool(ours["boot"] != self.host.boot_id or process_start(pid) != ours["start"])
+        if ours["boot"] != self.host.boot_id:
+            return name in self._notes
+        return bool(ours["pid_namespace"] == pid_namespace() and process_start(pid) != ours["start"])
 
 
 class Lock:

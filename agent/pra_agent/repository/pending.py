@@ -34,9 +34,9 @@ class PendingSession:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = directory / f"{os.getpid()}-{os.urandom(6).hex()}{_SUFFIX}"
-        _own.add(self._path)
+        self._path = directory / f"{os.urandom(8).hex()}{_SUFFIX}"
         self._file: BinaryIO = self._path.open("xb")
+        _own.add(self._path)
         try_lock(self._file.fileno())
         self._lock = Lock()
         self._open: dict[str, bytes] = {}
@@ -44,14 +44,14 @@ class PendingSession:
     def stored(self, pack: PendingPack) -> None:
         """Note a pack that is durable in the store."""
         line = orjson.dumps([pack.id, pack.size]) + b"\n"
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._open[pack.id] = line
             self._file.write(line)
             self._file.flush()
 
     def indexed(self, packs: Iterable[str]) -> None:
         """Note that a durable index lists these packs."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             for pack in packs:
                 self._open.pop(pack, None)
             self._file.seek(0)
@@ -61,12 +61,19 @@ class PendingSession:
 
     def close(self) -> None:
         """End the session; what is not indexed is left for the next run."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             if not self._open:
-                with suppress(OSError):
-                    self._path.unlink()
+                self._path.unlink()
             self._file.close()
-            _own.discard(self._path)
+        _own.discard(self._path)
+
+
+def open_session(directory: Path) -> PendingSession | None:
+    """Begin a session; None when this host has no room for notes, since a backup does without them."""
+    try:
+        return PendingSession(directory)
+    except OSError:
+        return None
 
 
 class Abandoned:

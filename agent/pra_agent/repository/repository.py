@@ -31,7 +31,7 @@ from pra_agent.repository.index import DecodedIndex, Index, decode_index
 from pra_agent.repository.keys import KeyRing, open_master_key
 from pra_agent.repository.locks import Lock, LockFiles, LockInfo, hold
 from pra_agent.repository.pack import PackEntry
-from pra_agent.repository.pending import PendingSession
+from pra_agent.repository.pending import open_session
 from pra_agent.repository.reader import BlobReader
 from pra_agent.repository.resume import adopt
 from pra_agent.repository.sealed_files import SealedFiles
@@ -78,14 +78,14 @@ class Repository:
         self.clock = here.clock
         self.host = here.host
         self.settings = here.settings
-        self.state = repository_state(here.state, config.id) if here.state else None
+        self.state = repository_state(here.state, config.id)
         self.codec = Codec(master, level=self.settings.compression)
         self.keys = KeyRing(backend, master, slot, here.clock, here.host)
         self.cache = (
             FileCache(self.state / "cache", self.settings.cache_size) if self.state and backend.off_host else None
         )
         self.files = SealedFiles(backend, self.codec, self.cache)
-        self.locks = LockFiles(backend, self.codec, here.clock, here.host)
+        self.locks = LockFiles(backend, self.codec, here.clock, here.host, self.state / "locks" if self.state else None)
         self.index = Index()
         #: Snapshots that the last `snapshots` could not read: hex id and why.
         self.unreadable_snapshots: dict[str, str] = {}
@@ -300,7 +300,7 @@ class Repository:
         self.confirm_lock()
         self._writing = True
         try:
-            pending = PendingSession(self.state / "pending") if self.state else None
+            pending = open_session(self.state / "pending") if self.state else None
             parts = WriterParts(
                 self.backend, self.codec, self.files, self.index, self.settings, self.clock, self.confirm_lock, pending
             )

@@ -6,10 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def repository_state(state: Path, repository_id: str) -> Path:
-    """Make and name the directory of one repository below the state directory."""
+def repository_state(state: Path | None, repository_id: str) -> Path | None:
+    """Make and name the directory of one repository below the state directory; None when it cannot be made."""
+    if state is None:
+        return None
     path = state / "repositories" / repository_id
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
     return path
 
 
