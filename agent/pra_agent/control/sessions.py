@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import orjson
 import structlog
@@ -23,6 +23,10 @@ OPENING: Final = 300.0
 CLOSING: Final = 15.0
 _LINE: Final = 1024 * 1024
 _log = structlog.get_logger(__name__)
+
+
+class _HasShutdown(Protocol):
+    def shutdown(self, how: int, /) -> None: ...
 
 
 class Exchange:
@@ -61,6 +65,8 @@ class Exchange:
 
     async def close(self) -> None:
         """Give the question up, if it is not answered yet."""
+        # A shutdown reaches the child also where another process has inherited a copy of our end.
+        _shut(self._writer.get_extra_info("socket"))
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -170,6 +176,7 @@ class Sessions:
         if session.timer is not None:
             session.timer.cancel()
         asyncio.get_running_loop().remove_reader(session.channel.fileno())
+        _shut(session.channel)
         session.channel.close()
         for exchange in tuple(session.exchanges):
             await session.done(exchange)
@@ -221,6 +228,11 @@ class Sessions:
 
     async def _call(self, function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - as the function's
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+def _shut(sock: _HasShutdown) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 async def _ready(channel: socket.socket) -> None:
