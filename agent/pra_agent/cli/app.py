@@ -35,6 +35,7 @@ class Verb:
     panel: str
     module: str
     group: bool = False
+    function: str = "command"
 
 
 START, DAILY, RESTORE, CARE = "Getting started", "Backups", "Restores", "Care of the repository"
@@ -44,6 +45,11 @@ VERBS = {
     "init": Verb("Create the repository and write the recovery kit.", START, "init"),
     "config": Verb("Check, show or describe the configuration.", START, "config", group=True),
     "doctor": Verb("Look for what would keep a backup or a restore from working.", START, "doctor"),
+    "backup": Verb("Back jobs up now.", DAILY, "backup"),
+    "status": Verb("Show how old every backup is, and what runs.", DAILY, "status"),
+    "hold": Verb("Start no scheduled run until the release.", DAILY, "holding", function="hold"),
+    "release": Verb("End a hold.", DAILY, "holding", function="release"),
+    "accept": Verb("Accept a backup that looks too small.", DAILY, "holding", function="accept"),
     "completion": Verb("Print the shell's completion script.", START, "completion"),
 }
 
@@ -56,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     completing = COMPLETE_VARIABLE in os.environ
-    words = os.environ.get("COMP_WORDS", "").split()[1:] if completing else arguments
+    words = _completed_words() if completing else arguments
     arranged, verb = arrange(words, frozenset(VERBS))
     try:
-        result: object = typer.main.get_command(build(verb)).main(
+        result: object = typer.main.get_command(build(verb, completing=completing)).main(
             args=arranged, prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False
         )
     except KeyboardInterrupt:
@@ -77,11 +83,16 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def build(verb: str) -> typer.Typer:
+def _completed_words() -> list[str]:
+    """The words that a shell wants completed, the program's name left out."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()[1:]
+
+
+def build(verb: str, *, completing: bool = False) -> typer.Typer:
     """Make the command line with one verb loaded; the others are there for the help alone."""
     app = typer.Typer(
         name=PROGRAM,
-        add_completion=False,
+        add_completion=completing,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -97,7 +108,7 @@ def build(verb: str) -> typer.Typer:
         if entry.group:
             app.add_typer(module.app, name=name, help=entry.help, rich_help_panel=entry.panel)
         else:
-            command = cast("Callable[..., object]", module.command)
+            command = cast("Callable[..., object]", getattr(module, entry.function))
             app.command(name, rich_help_panel=entry.panel, epilog=_EPILOG)(command)
     return app
 

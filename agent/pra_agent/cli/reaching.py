@@ -1,0 +1,69 @@
+"""How a verb reaches what it works on: the configuration, the daemon's socket, or (--direct) the repository itself."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from pra_agent.cli.asking import ask_secret
+from pra_agent.cli.options import Options
+from pra_agent.config import Config, load
+from pra_agent.config.loading import closest_job
+from pra_agent.control.client import Client
+from pra_agent.control.settings import ControlSettings
+from pra_agent.daemon.composition import open_repository
+from pra_agent.errors import ConfigError, UsageError
+from pra_agent.model.snapshots import SnapshotReader
+from pra_agent.repository.repository import Repository
+
+
+def configuration(options: Options) -> Config:
+    """Read the configuration; with --as-node, as if this host were that node."""
+    config = load(options.config)
+    return config.model_copy(update={"node": options.as_node}) if options.as_node else config
+
+
+@contextmanager
+def daemon(options: Options) -> Generator[Client]:
+    """Talk to the daemon. A user who may use the socket need not be able to read the configuration."""
+    if options.direct:
+        raise UsageError("this is the daemon's to do; it does not go with --direct")
+    if options.as_node:
+        raise UsageError("--as-node goes with --direct only")
+    try:
+        socket = load(options.config).control.socket
+    except ConfigError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        socket = ControlSettings.model_validate({}).socket
+    with Client(socket) as client:
+        yield client
+
+
+@contextmanager
+def direct(options: Options, *, locked: bool = True, exclusive: bool = False) -> Generator[Repository]:
+    """Open the repository in this process: under a lock and with its index loaded, or neither."""
+    with open_repository(configuration(options), ask=ask_secret) as repository:
+        if not locked:
+            yield repository
+            return
+        with repository.lock(exclusive=exclusive):
+            repository.load_index()
+            yield repository
+
+
+@contextmanager
+def reader(options: Options, purpose: str) -> Generator[SnapshotReader]:
+    """Read snapshots and blobs, through the socket or directly."""
+    if options.direct:
+        with direct(options) as repository:
+            yield repository
+        return
+    with daemon(options) as client, client.session(purpose) as session:
+        yield session
+
+
+def chosen_jobs(config: Config, names: list[str]) -> list[str]:
+    """The jobs that were named, or all. Raises `UsageError` for one that is not configured."""
+    for name in names:
+        if name not in config.jobs:
+            raise UsageError(f"there is no job {name!r}", advice=closest_job(name, config).capitalize() + ".")
+    return list(dict.fromkeys(names)) or list(config.jobs)

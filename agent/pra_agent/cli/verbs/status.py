@@ -1,0 +1,99 @@
+"""status: how old every backup is, and what runs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from pra_agent.cli.options import options
+from pra_agent.cli.output import Output, age, instant
+from pra_agent.cli.reaching import daemon
+from pra_agent.cli.watching import watch
+from pra_agent.clock import SystemClock
+from pra_agent.control.client import Client
+from pra_agent.model.jobs import DaemonStatus, Health, JobStatus
+from pra_agent.model.runs import RunRecord
+from pra_agent.units import human_size
+
+COLUMNS = ("JOB", "STATE", "AGE", "RPO", "LAST RUN", "OUTCOME", "SIZE", "NEXT RUN")
+
+
+def command(
+    context: typer.Context,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every other second.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit code 1 unless every job is within its RPO.")] = False,
+) -> None:
+    """Show every job: how old its data is against its RPO, its last run, its next one, and what runs now."""
+    chosen = options(context)
+    output = Output.of(chosen)
+    with daemon(chosen) as client:
+        if watching:
+            watch(output, lambda: _show(output, client))
+        jobs = _show(output, client)
+    if check and any(job.health not in (Health.OK, Health.AWAITING_FIRST) for job in jobs):
+        raise typer.Exit(1)
+
+
+def _show(output: Output, client: Client) -> Sequence[JobStatus]:
+    status, jobs = client.status(), client.jobs()
+    now = SystemClock().now()
+    output.data({"type": "status", "time": now, "daemon": status, "jobs": jobs})
+    output.line(_headline(status, now))
+    if status.config_error:
+        output.line(f"the newest configuration was refused, the one before is in use: {status.config_error}")
+    if status.on_hold:
+        output.line("on hold: no scheduled run until pra-agent release")
+    output.table(COLUMNS, [_row(job, now) for job in jobs], right=("AGE", "RPO", "SIZE"))
+    for job in jobs:
+        if job.progress:
+            output.line(f"{job.fact.name}: {_progress(job)}")
+        if job.suspect:
+            output.line(f"{job.fact.name}: the last backup looks too small; pra-agent accept {job.fact.name}")
+    return jobs
+
+
+def _headline(status: DaemonStatus, now: datetime) -> str:
+    up = age((now - status.started).total_seconds())
+    state = "" if status.ready else ", not ready yet"
+    return f"{status.node}: pra-agent {status.version}, up {up}{state}, repository {status.repository}"
+
+
+def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
+    last = job.last_attempt
+    return (
+        job.fact.name,
+        job.health.value,
+        age(job.age),
+        age(job.fact.rpo),
+        instant(last.started) if last else "-",
+        _outcome(last),
+        human_size(job.last_success.bytes) if job.last_success else "-",
+        _next(job, now),
+    )
+
+
+def _outcome(last: RunRecord | None) -> str:
+    if last is None:
+        return "-"
+    return last.outcome.value if last.outcome is not None else "running"
+
+
+def _next(job: JobStatus, now: datetime) -> str:
+    if job.on_hold:
+        return "on hold"
+    if job.next_run is None:
+        return "-"
+    left = (job.next_run - now).total_seconds()
+    return f"in {age(left)}" if left > 0 else "due"
+
+
+def _progress(job: JobStatus) -> str:
+    fields = job.progress or {}
+    done, total = fields.get("bytes_done"), fields.get("bytes_total")
+    text = f"{fields.get('stage', 'running')}, {fields.get('files_done', 0):,} files"
+    if isinstance(done, int):
+        text += f", {human_size(done)}"
+        if isinstance(total, int) and total:
+            text += f" of {human_size(total)} ({done / total:.0%})"
+    return text
