@@ -4,7 +4,7 @@ The order is that of the contract: lock, indexes, parent, capture, blobs durable
 data instant. Nothing is saved when the source says that it did not give the whole.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -72,7 +72,7 @@ class _Stages:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Time what is done in this context."""
         start = self._clock.monotonic()
         try:

@@ -8,12 +8,19 @@ A directory that is excluded is not entered, so nothing below it can be brought 
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, cast
 
 import pathspec
 
 from pra_agent.errors import SourceError
 
 _GROUP_NAME = re.compile(r"\(\?P<\w+>")
+
+
+class _Pattern(Protocol):
+    include: bool | None
+    regex: re.Pattern[str] | None
+
 
 Excluded = Callable[[bytes, bool], bool]
 
@@ -40,7 +47,8 @@ def compile_patterns(patterns: Iterable[str], root: bytes) -> Excluded | None:
         spec = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise SourceError(f"no exclude pattern: {error}", advice="Write it as in .gitignore.") from error
-    regexes = [str(pattern.regex.pattern) for pattern in spec.patterns if pattern.include and pattern.regex is not None]
+    patterns_made = cast("Iterable[_Pattern]", spec.patterns)
+    regexes = [pattern.regex.pattern for pattern in patterns_made if pattern.include and pattern.regex is not None]
     if not regexes:
         return None
     # One search tells for nearly every path that no pattern is about it; only the others need the rules of order.
