@@ -6,6 +6,7 @@ import pytest
 
 from pra_agent.errors import DamagedError, Interrupted, LockLost, RefusedError
 from pra_agent.model.ids import BlobType
+from pra_agent.model.snapshots import Snapshot
 from pra_agent.repository import prune
 from pra_agent.repository.prune_plan import PrunePlan, PruneSettings
 from pra_agent.repository.repository import Repository
@@ -36,7 +37,7 @@ def backend() -> MemoryBackend:
     return MemoryBackend()
 
 
-def proven(backend: MemoryBackend, *wanted: tuple[object, dict[str, bytes]]) -> None:
+def proven(backend: MemoryBackend, *wanted: tuple[Snapshot, dict[str, bytes]]) -> None:
     """Everything that is wanted reads back, all packs are listed, and all listed ones are there."""
     fresh = open_repository(backend)
     fresh.load_index()
