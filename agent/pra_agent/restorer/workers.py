@@ -191,9 +191,10 @@ def _child(writer: FileWriter, requests: int, answers: int, root_fd: int, tie: C
     except BaseException as error:  # noqa: BLE001 - a child has nobody to raise to but its parent
         answer = {"error": f"a writing process failed: {error}"}
     finally:
-        with suppress(OSError):
+        try:
             _write_all(answers, orjson.dumps(answer))
-        os._exit(0)
+        finally:
+            os._exit(0)
 
 
 def _serve(writer: FileWriter, stream: BinaryIO) -> None:
@@ -222,6 +223,7 @@ def _die_with(parent: int, prctl: Callable[[int, int], int]) -> None:
 def _close_all_but(kept: set[int]) -> None:
     first = 0
     for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
+        if first < descriptor:  # an empty range would be taken for all of them
+            os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
