@@ -1,7 +1,7 @@
 """What a run does in its child process, for each operation; the operations themselves know no configuration."""
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from pra_agent.model.snapshots import AGENT_TAG, SUSPECT_TAG, Snapshot
 from pra_agent.operations.backup import BackupRequest
 from pra_agent.operations.backup import backup as run_backup
 from pra_agent.repository.repository import Repository
+from pra_agent.storage.backend import Kind
 from pra_agent.storage.metered import Meter
 
 
@@ -77,6 +78,11 @@ def survey(work: Work) -> RunRecord:
                 work.gauge("oldest_snapshot_timestamp_seconds", own[0].time.timestamp(), name)
             if work.journal.last_run(name, Operation.BACKUP) is None:
                 _seed(work, own, off_host=repository.backend.off_host)
+        sizes = [info.size for kind in Kind for info in repository.backend.list(kind)]
+        work.gauge("repository_size_bytes", sum(sizes))
+        work.gauge("scratch_bytes", _size_below(config.scratch_dir))
+        if repository.state is not None:
+            work.gauge("cache_bytes", _size_below(repository.state / "cache"))
         locks = [lock.time.timestamp() for lock in repository.locks.read_all()]
         work.gauge("repository_oldest_lock_timestamp_seconds", min(locks, default=0.0))
         skew = _skew(repository, work.clock.now())
@@ -115,8 +121,8 @@ def with_requests(work: Work, record: RunRecord, meter: Meter) -> RunRecord:
     for (operation, code), number in reading.requests.items():
         work.gauge("storage_requests_total", number, f"{operation}/{code}", add=True)
     work.gauge("storage_retries_total", reading.retries, add=True)
-    work.gauge("storage_bytes_total", reading.bytes_sent, "sent", add=True)
-    work.gauge("storage_bytes_total", reading.bytes_received, "received", add=True)
+    work.gauge("storage_bytes_total", reading.bytes_sent, "up", add=True)
+    work.gauge("storage_bytes_total", reading.bytes_received, "down", add=True)
     detail: Mapping[str, object] = {**record.detail, "storage": reading.as_detail()}
     return replace(record, detail=detail)
 
@@ -165,6 +171,14 @@ def _number(summary: Mapping[str, object], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _size_below(directory: Path) -> int:
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
 def _skew(repository: Repository, now: datetime) -> float | None:
     theirs = repository.backend.store_time()
-    return (theirs - now).total_seconds() if theirs is not None else None
+    return (now - theirs).total_seconds() if theirs is not None else None

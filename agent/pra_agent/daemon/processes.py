@@ -67,7 +67,7 @@ class Processes:
         self._spawner_pid = 0
         self._closing = False
         #: Called (from a thread) when the spawner has died on its own.
-        self.on_loss: Callable[[], None] = _nothing
+        self.on_loss: Callable[[], object] = _nothing
 
     def start(self) -> None:
         """Fork the spawner."""

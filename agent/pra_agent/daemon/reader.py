@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -12,17 +11,8 @@ from pra_agent.config import Config
 from pra_agent.control.worker import serve
 from pra_agent.daemon import log
 from pra_agent.daemon.composition import Opening, opened_repository
+from pra_agent.daemon.requests import ReaderTask
 from pra_agent.model.snapshots import SnapshotReader
-
-ENTRY = "pra_agent.daemon.reader:run"
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderTask:
-    """What the child needs."""
-
-    config: Config
-    log_json: bool = False
 
 
 def run(payload: object, descriptors: Sequence[int]) -> int:

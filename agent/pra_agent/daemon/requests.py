@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
 
+from pra_agent.config import Config
 from pra_agent.model.runs import Operation
 
 
@@ -43,6 +44,14 @@ MANNERS: Mapping[Operation, Manner] = MappingProxyType(
         Operation.RECOVER: Manner(Lane.SHARED, limit=timedelta(days=3)),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderTask:
+    """What the child of a restore session needs."""
+
+    config: Config
+    log_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)

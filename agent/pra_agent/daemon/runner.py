@@ -132,6 +132,12 @@ class Runner:
         """What runs."""
         return tuple(self._running)
 
+    async def errand(self, task: Task, active: ActiveRun) -> RunRecord:
+        """Do something in a child that is no run: it is in no lane and leaves no record."""
+        active.record = self._begun(active)
+        status = await self._child(active, task)
+        return active.outcome(self._clock.now(), status)
+
     # ------------------------------------------------------------ stopping
     def stop(self, run_id: str, reason: str) -> None:
         """Ask a run to stop; after `GRACE` it is ended. One that is queued just leaves. Raises `NotFound`."""
@@ -213,7 +219,7 @@ class Runner:
         log = _log.bind(run=active.id, operation=active.request.operation.value, job=active.request.job or None)
         try:
             await asyncio.to_thread(self._journal.start, active.record)
-            status = await self._child(active)
+            status = await self._child(active, self.rules.task(active.record, active.request))
         except (PraError, OSError) as error:
             log.exception("the run could not be started")
             active.error = {"kind": type(error).__name__, "message": str(error)}
@@ -238,10 +244,9 @@ class Runner:
             return replace(record, outcome=Outcome.FAILED, error=f"the journal did not take it: {error.message}")
         return record
 
-    async def _child(self, active: ActiveRun) -> int:
+    async def _child(self, active: ActiveRun, task: Task) -> int:
         """Start the child, follow its lines, and give its wait status when it has ended and all is read."""
         loop = asyncio.get_running_loop()
-        task = self.rules.task(cast("RunRecord", active.record), active.request)
         events, events_end = os.pipe2(os.O_CLOEXEC)
         stderr, stderr_end = os.pipe2(os.O_CLOEXEC)
         try:

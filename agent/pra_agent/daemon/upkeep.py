@@ -1,0 +1,76 @@
+"""What follows from what: a fire becomes a run, a backup is followed by its copies. Belongs to the loop's thread."""
+
+from dataclasses import replace
+
+import structlog
+
+from pra_agent.daemon.desk import Standing
+from pra_agent.daemon.journal import Journal
+from pra_agent.daemon.requests import RunRequest
+from pra_agent.daemon.runner import Runner
+from pra_agent.errors import RefusedError
+from pra_agent.model.runs import Operation, Outcome, RunRecord
+
+_log = structlog.get_logger()
+
+
+class Upkeep:
+    """Gives the runner what is due."""
+
+    def __init__(self, runner: Runner, journal: Journal, standing: Standing) -> None:
+        self._runner = runner
+        self._journal = journal
+        self._standing = standing
+        self._again: set[tuple[Operation, str, str]] = set()
+
+    def due(self, request: RunRequest) -> bool:
+        """Queue what is due by the timetable; False when the one before is not over."""
+        rules = self._standing.rules
+        if not rules.can(request.operation):
+            return True
+        if self._runner.find(request) is not None:
+            return False
+        if request.operation is Operation.BACKUP:
+            request = replace(request, full=rules.full_due(request.job))
+        try:
+            self._runner.submit(request)
+        except RefusedError:
+            return False
+        return True
+
+    def finished(self, request: RunRequest, record: RunRecord) -> None:
+        """Let the copies follow a backup, and a copy that began too early another one."""
+        if record.operation is Operation.BACKUP and record.snapshot:
+            for copy in self._standing.config.copies:
+                self._copy(copy.url)
+        elif request.key in self._again:
+            self._again.discard(request.key)
+            if record.outcome is Outcome.SUCCESS:
+                self._submit(request)
+
+    def catch_up(self) -> None:
+        """Copy what the daemon before did not come to copy."""
+        for copy in self._standing.config.copies:
+            if any(self._behind(job, copy.url) for job in self._standing.config.jobs):
+                self._copy(copy.url)
+
+    def _behind(self, job: str, destination: str) -> bool:
+        instants = self._journal.data_instants(job)
+        here, there = instants.get(""), instants.get(destination)
+        return here is not None and (there is None or there < here)
+
+    def _copy(self, destination: str) -> None:
+        if not self._standing.rules.can(Operation.COPY):
+            return
+        request = RunRequest(Operation.COPY, destination=destination, scheduled=True)
+        known = self._runner.find(request)
+        if known is not None and known.record is not None:
+            self._again.add(request.key)
+        else:
+            self._submit(request)
+
+    def _submit(self, request: RunRequest) -> None:
+        try:
+            self._runner.submit(request)
+        except RefusedError:
+            _log.info("not begun: the daemon stops", operation=request.operation.value)
