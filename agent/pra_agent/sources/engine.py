@@ -7,6 +7,7 @@ asked afterwards, tells exit code 0.
 
 import contextlib
 import io
+import os
 import re
 import select
 import socket
@@ -46,12 +47,10 @@ class Engine:
     """A connection to one Docker engine. Errors are `SourceError` and `CommandError`, in one line."""
 
     def __init__(self, url: str | None = None, *, timeout: float = 60) -> None:
+        address = url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
-            if url is None:
-                self._client = docker.from_env(timeout=int(timeout))
-            else:
-                self._client = docker.DockerClient(base_url=url, timeout=int(timeout))
-            self._client.ping()
+            _knock(address)
+            self._client = docker.DockerClient(base_url=address, timeout=int(timeout))
         except _TROUBLE as error:
             raise SourceError(
                 f"the Docker engine does not answer: {_first_line(error)}",
@@ -349,17 +348,16 @@ class _ExecStream(io.RawIOBase):
             if self._pid is None or not self._engine.api.exec_inspect(self._id).get("Running"):
                 return
             killer = self._engine.api.exec_create(self._container, ["sh", "-c", 'kill -9 "$0"', str(self._pid)])
-            self._engine.api.exec_start(killer["Id"])
+            self._engine.api.exec_start(killer["Id"], detach=True)
 
     def close(self) -> None:
         if not self.closed:
-            with contextlib.suppress(OSError):
-                self._socket.close()
             response = getattr(self._raw, "_response", None)
-            with contextlib.suppress(OSError):
-                self._raw.close()
-            if response is not None:
-                response.close()
+            parts: list[Any] = [response, self._raw, self._socket]
+            for part in parts:
+                # Whoever closes first closes the others below it, which they take amiss.
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    part.close()
         super().close()
 
 
@@ -386,6 +384,13 @@ def _told(what: str) -> Generator[None, None, None]:
         raise SourceError(f"{what}: not found", advice="Check the name with docker ps -a.") from error
     except _TROUBLE as error:
         raise SourceError(f"{what}: {_first_line(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens: the SDK would leave its own socket open then."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(address.removeprefix("unix://"))
 
 
 def _first_line(error: BaseException) -> str:
