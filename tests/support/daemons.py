@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pra_agent.model.jobs import DaemonStatus, JobFact
 from pra_agent.model.runs import JobState, Operation, Outcome, RunCount, RunRecord, StageHistogram
 from pra_agent.model.snapshots import Snapshot
 
+_CLOCK = SystemClock()
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
@@ -134,7 +134,7 @@ class ForkedReader:
         return not self.wait(0)
 
     def wait(self, timeout: float) -> bool:
-        end = time.monotonic() + timeout
+        end = _CLOCK.monotonic() + timeout
         while True:
             with self._guard:
                 if self._status is None:
@@ -143,9 +143,9 @@ class ForkedReader:
                         self._status = status
                 if self._status is not None:
                     return True
-            if time.monotonic() >= end:
+            if _CLOCK.monotonic() >= end:
                 return False
-            time.sleep(0.01)
+            _CLOCK.sleep(0.01)
 
     def kill(self) -> None:
         with self._guard:
@@ -272,8 +272,8 @@ def serving(
 
 def eventually(condition: Callable[[], object], what: str, limit: float = 60.0) -> None:
     """Poll until it holds."""
-    end = time.monotonic() + limit
+    end = _CLOCK.monotonic() + limit
     while not condition():
-        if time.monotonic() > end:
+        if _CLOCK.monotonic() > end:
             raise AssertionError(f"not within {limit:.0f} s: {what}")
-        time.sleep(0.02)
+        _CLOCK.sleep(0.02)

@@ -13,6 +13,6 @@ class ControlSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    socket: Path = Field(Path("/run/pra-agent/control.sock"), description="Path of the Unix socket.")
-    run: tuple[str, ...] = Field((), description="Groups that may see the status and start configured jobs.")
-    read: tuple[str, ...] = Field((), description="Groups that may read the content of all snapshots.")
+    socket: Path = Field(default=Path("/run/pra-agent/control.sock"), description="Path of the Unix socket.")
+    run: tuple[str, ...] = Field(default=(), description="Groups that may see the status and start configured jobs.")
+    read: tuple[str, ...] = Field(default=(), description="Groups that may read the content of all snapshots.")

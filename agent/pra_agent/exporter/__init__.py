@@ -1,1 +1,1 @@
-"""Metrics and the status page, fed by the journal."""
+"""The exporter: metrics for Prometheus and a status page, both read from the journal and the configured jobs."""

@@ -13,7 +13,7 @@ class TlsSettings(BaseModel):
 
     certificate: Path = Field(description="PEM file with the certificate chain.")
     key: Path = Field(description="PEM file with the private key.")
-    client_ca: Path | None = Field(None, description="PEM file of the CA whose clients alone are let in.")
+    client_ca: Path | None = Field(default=None, description="PEM file of the CA whose clients alone are let in.")
 
 
 class ExporterSettings(BaseModel):
@@ -22,8 +22,8 @@ class ExporterSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(default=True, description="Whether to serve at all.")
-    listen: str = Field("127.0.0.1:9807", description="Address and port.")
-    tls: TlsSettings | None = Field(None, description="Serve HTTPS.")
+    listen: str = Field(default="127.0.0.1:9807", description="Address and port.")
+    tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     users: Path | None = Field(
         None, description="File of NAME:HASH lines (pra-agent's scrypt form); asks for basic auth."
     )
