@@ -1,12 +1,14 @@
 """The boto3 client: made when it is first needed, once, and shared by all threads."""
 
 import configparser
+import functools
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 from pra_agent.errors import SecretError
@@ -41,6 +43,12 @@ class ClientSource:
             client.close()
 
 
+@functools.cache
+def _loader() -> Loader:
+    """What reads botocore's models of S3, which takes longer than all the rest; it remembers them."""
+    return create_loader()
+
+
 def _make_client(settings: StorageSettings) -> "S3Client":
     keys = _read_credentials(settings.credentials) if settings.credentials is not None else {}
     path_style = settings.endpoint is not None if settings.path_style is None else settings.path_style
@@ -58,7 +66,9 @@ def _make_client(settings: StorageSettings) -> "S3Client":
         user_agent_extra="pra-agent",
     )
     region = settings.region or ("us-east-1" if settings.endpoint is not None else None)
-    client = Session().create_client(
+    session = Session()
+    session.register_component("data_loader", _loader())
+    client = session.create_client(
         "s3",
         region_name=region,
         endpoint_url=settings.endpoint,
