@@ -45,11 +45,14 @@ VERBS = {
     "init": Verb("Create the repository and write the recovery kit.", START, "init"),
     "config": Verb("Check, show or describe the configuration.", START, "config", group=True),
     "doctor": Verb("Look for what would keep a backup or a restore from working.", START, "doctor"),
+    "daemon": Verb("Run the daemon in the foreground.", START, "daemon"),
     "backup": Verb("Back jobs up now.", DAILY, "backup"),
     "status": Verb("Show how old every backup is, and what runs.", DAILY, "status"),
     "hold": Verb("Start no scheduled run until the release.", DAILY, "holding", function="hold"),
     "release": Verb("End a hold.", DAILY, "holding", function="release"),
     "accept": Verb("Accept a backup that looks too small.", DAILY, "holding", function="accept"),
+    "key": Verb("The passwords that open the repository.", CARE, "key", group=True),
+    "unlock": Verb("Remove locks of dead processes.", CARE, "unlock"),
     "completion": Verb("Print the shell's completion script.", START, "completion"),
 }
 

@@ -173,3 +173,8 @@ def age(seconds: float | None) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def duration(seconds: float) -> str:
+    """Show how long something took: tenths below ten seconds, the two largest units above."""
+    return f"{seconds:.1f}s" if 0 <= seconds < 10 else age(seconds)

@@ -1,15 +1,20 @@
 """How a verb reaches what it works on: the configuration, the daemon's socket, or (--direct) the repository itself."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime
 
 from pra_agent.cli.asking import ask_secret
+from pra_agent.cli.directly import private_state
 from pra_agent.cli.options import Options
+from pra_agent.clock import SystemClock
 from pra_agent.config import Config, load
 from pra_agent.config.loading import closest_job
+from pra_agent.config.secrets import Resolver
 from pra_agent.control.client import Client
 from pra_agent.control.settings import ControlSettings
-from pra_agent.daemon.composition import open_repository
+from pra_agent.daemon.composition import Opening, opened_repository
 from pra_agent.errors import ConfigError, UsageError
 from pra_agent.model.snapshots import SnapshotReader
 from pra_agent.repository.repository import Repository
@@ -39,31 +44,44 @@ def daemon(options: Options) -> Generator[Client]:
 
 
 @contextmanager
-def direct(options: Options, *, locked: bool = True, exclusive: bool = False) -> Generator[Repository]:
-    """Open the repository in this process: under a lock and with its index loaded, or neither."""
-    with open_repository(configuration(options), ask=ask_secret) as repository:
-        if not locked:
-            yield repository
-            return
-        with repository.lock(exclusive=exclusive):
-            repository.load_index()
-            yield repository
+def direct(options: Options, opening: Opening | None = None) -> Generator[Repository]:
+    """Open the repository in this process; neither locked nor with its index loaded.
+
+    It keeps its cache in this user's own state directory.
+    """
+    chosen = opening or Opening()
+    chosen = replace(chosen, state=private_state(), resolver=Resolver(ask=ask_secret))
+    with opened_repository(configuration(options), SystemClock(), chosen) as repository:
+        yield repository
+
+
+@contextmanager
+def direct_reader(options: Options, as_of: datetime | None = None) -> Generator[Repository]:
+    """Open the repository for reading: under a shared lock, with its index loaded.
+
+    A past (`as_of`) cannot be locked, and nobody can change it.
+    """
+    with direct(options, Opening(as_of=as_of)) as repository, ExitStack() as held:
+        if as_of is None:
+            held.enter_context(repository.lock())
+        repository.load_index()
+        yield repository
 
 
 @contextmanager
 def reader(options: Options, purpose: str) -> Generator[SnapshotReader]:
     """Read snapshots and blobs, through the socket or directly."""
     if options.direct:
-        with direct(options) as repository:
+        with direct_reader(options) as repository:
             yield repository
         return
     with daemon(options) as client, client.session(purpose) as session:
         yield session
 
 
-def chosen_jobs(config: Config, names: list[str]) -> list[str]:
+def chosen_jobs(config: Config, names: Sequence[str]) -> list[str]:
     """The jobs that were named, or all. Raises `UsageError` for one that is not configured."""
     for name in names:
         if name not in config.jobs:
-            raise UsageError(f"there is no job {name!r}", advice=closest_job(name, config).capitalize() + ".")
+            raise UsageError(f"there is no job {name!r}", advice=closest_job(name, config))
     return list(dict.fromkeys(names)) or list(config.jobs)

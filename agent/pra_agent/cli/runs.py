@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pra_agent.cli.output import Output, age, printable_text
+from pra_agent.cli.output import Output, duration, printable_text
 from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.units import human_size
 
@@ -46,7 +46,7 @@ def describe(record: RunRecord) -> str:
     if record.files_failed:
         parts.append(f"{record.files_failed:,} files failed")
     if record.finished is not None:
-        parts.append(age((record.finished - record.started).total_seconds()))
+        parts.append(duration((record.finished - record.started).total_seconds()))
     if record.error:
         parts.append(printable_text(record.error))
     return ", ".join(parts)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pra_agent.config.messages import explain
 from pra_agent.config.models import Config, Defaults, Job, check_name
-from pra_agent.config.places import Document, Place, Problem, dotted, merge, read_document
+from pra_agent.config.places import Document, Problem, dotted, merge, read_document
 from pra_agent.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/pra-agent/config.yaml")
@@ -124,10 +124,5 @@ def closest_job(name: str, config: Config) -> str:
     """A sentence about a job that is not configured."""
     close = difflib.get_close_matches(name, config.jobs, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]}?"
-    return f"configured: {', '.join(config.jobs) or 'none'}"
-
-
-def whole_file(path: Path) -> Place:
-    """The place of a file as a whole."""
-    return Place(str(path))
+        return f"Did you mean {close[0]}?"
+    return f"Configured jobs: {', '.join(config.jobs) or 'none'}."

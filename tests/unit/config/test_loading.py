@@ -192,5 +192,5 @@ def test_places_of_keys(configure):
 
 def test_closest_job(configure):
     config = load(configure(GOOD))
-    assert closest_job("app-dta", config) == "did you mean app-data?"
-    assert closest_job("zzz", config) == "configured: app-data, etc"
+    assert closest_job("app-dta", config) == "Did you mean app-data?"
+    assert closest_job("zzz", config) == "Configured jobs: app-data, etc."

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
+from pra_agent.cli.directly import run_directly
 from pra_agent.cli.jobs import JobNames
 from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output
 from pra_agent.cli.progress import showing
-from pra_agent.cli.reaching import daemon
+from pra_agent.cli.reaching import chosen_jobs, configuration, daemon
 from pra_agent.cli.runs import exit_code, show_runs
+from pra_agent.daemon.requests import RunRequest
 from pra_agent.errors import Interrupted
-from pra_agent.model.runs import RunRecord
+from pra_agent.model.runs import Operation, RunRecord
 
 
 def command(
@@ -23,14 +25,26 @@ def command(
 ) -> None:
     """Back jobs up now: those that are named, or all.
 
-    The daemon runs them, and goes on when this command is interrupted.
+    The daemon runs them, and goes on when this command is interrupted. With --direct they run here, one after another.
     Exit code 3 when files are missing from a snapshot, or when it looks too small.
     """
     chosen = options(context)
     output = Output.of(chosen)
-    records = _through_daemon(chosen, output, jobs or [], (full, wait))
+    if chosen.direct:
+        records = _here(chosen, output, jobs or [], full=full)
+    else:
+        records = _through_daemon(chosen, output, jobs or [], (full, wait))
     show_runs(output, records)
     raise typer.Exit(exit_code(records))
+
+
+def _here(chosen: Options, output: Output, names: Sequence[str], *, full: bool) -> Sequence[RunRecord]:
+    config = configuration(chosen)
+    records: list[RunRecord] = []
+    for name in chosen_jobs(config, names):
+        with showing(output) as report:
+            records.append(run_directly(config, RunRequest(Operation.BACKUP, name, full=full), report))
+    return records
 
 
 def _through_daemon(
