@@ -32,6 +32,8 @@ class Assembler:
         self._writer = writer
         self._files: dict[int, _Growing] = {}
         self._open: OrderedDict[int, int] = OrderedDict()
+        #: How many files are complete.
+        self.finished = 0
 
     def begin(self, index: int, item: Item, size: int, blobs: int) -> None:
         """Create a file of so many bytes, that so many blobs will be written to."""
@@ -87,6 +89,7 @@ class Assembler:
             self._writer.place(item, growing.name)
         self._close(growing.index)
         del self._files[growing.index]
+        self.finished += 1
 
     def _descriptor(self, growing: _Growing) -> int:
         found = self._open.get(growing.index)

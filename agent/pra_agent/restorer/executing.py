@@ -109,7 +109,12 @@ class _Execution:
         self._notices()
         self._progress(plan.files)
         return Restored(
-            self._files, self._bytes, self._reused, plan.kept, len(plan.deletions) - deleted, self._failures
+            self._files + self._assembler.finished,
+            self._bytes,
+            self._reused,
+            plan.kept,
+            len(plan.deletions) - deleted,
+            self._failures,
         )
 
     def _check_room(self) -> None:
@@ -242,7 +247,7 @@ class _Execution:
                 self._assembler.write(index, offset, data)
                 self._bytes += len(data)
             if len(data) >= _LARGE:
-                self._progress(self._files)
+                self._progress(self._files + self._assembler.finished)
 
     def _lost(self, needs: _Needs, blob: bytes, error: DamagedError) -> None:
         for index in needs.whole.get(blob, ()):
@@ -306,5 +311,3 @@ class _Execution:
         if metadata.attributes_refused:
             count = metadata.attributes_refused
             self._report(Notice(f"some extended attributes of {count} files could not be set", "warning"))
-        if self._plan.sockets:
-            self._report(Notice(f"{self._plan.sockets} sockets were left out: programs make them anew"))

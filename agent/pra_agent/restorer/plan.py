@@ -91,7 +91,7 @@ class Conflict:
 class Plan:
     """All that a restore is going to do. Directories come after their parents.
 
-    `kept` and `kept_bytes` are files that are as they should be already; `sockets` are left out, as stock restic does.
+    `kept` and `kept_bytes` are files that are as they should be already.
     `room` maps a directory's index to the bytes that its file system must have free.
     """
 
@@ -102,7 +102,6 @@ class Plan:
     conflicts: Sequence[Conflict] = ()
     kept: int = 0
     kept_bytes: int = 0
-    sockets: int = 0
     room: Mapping[int, int] = field(default_factory=lambda: dict[int, int]())
 
     @property

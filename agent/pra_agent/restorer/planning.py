@@ -67,7 +67,7 @@ class _Planner:
         self._items: list[Item] = []
         self._deletions: list[Deletion] = []
         self._conflicts: list[Conflict] = []
-        self._kept = self._kept_bytes = self._sockets = 0
+        self._kept = self._kept_bytes = 0
         self._links = _Links()
         self._target = Target(root, self._directories) if root is not None else None
         self._room = Room(root)
@@ -109,7 +109,6 @@ class _Planner:
             self._conflicts,
             self._kept,
             self._kept_bytes,
-            self._sockets,
             {numbers[index]: needed for index, needed in self._room.needed().items()},
         )
 
@@ -158,8 +157,8 @@ class _Planner:
             existing = there.get(node.name)
             if node.type is NodeType.DIR:
                 self._subdirectory(place, node, existing, below, whole=verdict is Verdict.YES)
-            elif node.type in {NodeType.SOCKET, NodeType.IRREGULAR}:
-                self._sockets += 1
+            elif node.type is NodeType.IRREGULAR:
+                self._conflict(path + b"/" + node.name, "is of a type that no file can have here")
             else:
                 self._item(place.index, node, existing)
         if place.there:
