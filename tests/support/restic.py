@@ -49,7 +49,7 @@ class Restic:
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": os.environ.get("HOME", "/"),
-            "TMPDIR": os.environ.get("TMPDIR", "/tmp"),  # noqa: S108 - only passed on
+            "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
             "RESTIC_PASSWORD": self.password,
             **dict(self.environment),
         }
