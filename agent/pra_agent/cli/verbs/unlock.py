@@ -6,7 +6,7 @@ import typer
 
 from pra_agent.cli.asking import confirm
 from pra_agent.cli.options import options
-from pra_agent.cli.output import Output, instant
+from pra_agent.cli.output import Output
 from pra_agent.cli.reaching import direct
 
 
@@ -31,6 +31,6 @@ def command(
     for lock in removed:
         output.line(f"removed: {lock}")
     for lock in left:
-        output.line(f"left: {lock}, since {instant(lock.time)}")
+        output.line(f"left: {lock}")
     if not removed and not left:
         output.line("there are no locks")
