@@ -2,8 +2,6 @@
 
     with opened_repository(config, clock) as repository: ...
     with opened_repository(config, clock, Opening(state=None, copy="second", as_of=when)) as repository: ...
-
-Nothing here is imported by the idle daemon: what it brings in (numpy, zstandard, cryptography) lives in its children.
 """
 
 from collections.abc import Callable, Generator, Sequence

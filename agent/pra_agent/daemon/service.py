@@ -5,6 +5,8 @@ exit status: 0 after a stop, else that of the error, which it has logged.
 """
 
 import asyncio
+import gc
+import importlib
 import os
 import secrets
 import signal
@@ -76,9 +78,7 @@ def main(config_path: Path, *, log_json: bool = False, verbose: bool = False) ->
     try:
         config = accepted(config_path)
         with claimed(config.state.dir):
-            # Before there is any thread.
-            processes = Processes()
-            processes.start()
+            processes = _forked()
             with closing(processes), closing(open_journal(config.state.dir, clock)) as journal:
                 parts = Parts(config_path, config, journal, processes, notifier, listener, clock, log_json)
                 return asyncio.run(Service.run_all(parts))
@@ -86,6 +86,17 @@ def main(config_path: Path, *, log_json: bool = False, verbose: bool = False) ->
         _log.exception("the daemon does not run")
         notifier.status(error.message)
         return error.exit_code
+
+
+def _forked() -> Processes:
+    """Start the spawner, before there is any thread. What a run needs is imported now, and shared by all of them."""
+    importlib.import_module("pra_agent.daemon.actions")
+    importlib.import_module("pra_agent.daemon.reader")
+    gc.collect()
+    gc.freeze()
+    processes = Processes()
+    processes.start()
+    return processes
 
 
 def accepted(path: Path) -> Config:
