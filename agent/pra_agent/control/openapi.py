@@ -133,14 +133,16 @@ def _answer(route: Route) -> dict[str, Any]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    return {
+    told: dict[str, Any] = {
         "name": parameter.name,
         "in": parameter.place,
         "description": parameter.description,
         "required": parameter.place == "path",
-        "allowEmptyValue": parameter.flag,
         "schema": {"type": "string"} if parameter.flag else {"type": "string", "pattern": parameter.pattern},
     }
+    if parameter.flag:
+        told["allowEmptyValue"] = True
+    return told
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -150,7 +152,7 @@ def _ref(name: str) -> dict[str, str]:
 def _schemas() -> dict[str, Any]:
     kinds: tuple[type[object], ...] = (DaemonStatus, JobStatus, RunRecord, Progress, FileFailed, Notice)
     _, values = TypeAdapter.json_schemas(
-        [(kind, "serialization", TypeAdapter[Any](kind)) for kind in kinds], ref_template=_REF
+        [(kind.__name__, "serialization", TypeAdapter[Any](kind)) for kind in kinds], ref_template=_REF
     )
     bodies: list[type[Options]] = list(dict.fromkeys(route.body for route in ROUTES if route.body is not None))
     _, options = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)

@@ -1,7 +1,7 @@
 """JSON of the values that go over the socket, both ways; times are RFC 3339, durations seconds, sizes bytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar, cast
 
 import orjson
@@ -55,7 +55,12 @@ def run_json(record: RunRecord) -> dict[str, Any]:
 
 def run_of(data: object) -> RunRecord:
     """Turn JSON back into a run record."""
-    return _read(RunRecord, data)
+    return _settled(_read(RunRecord, data))
+
+
+def _settled(record: RunRecord) -> RunRecord:
+    """Make a record equal to the one that was sent: JSON's lists are tuples there."""
+    return replace(record, failures=tuple(record.failures))
 
 
 def job_json(status: JobStatus) -> dict[str, Any]:
@@ -65,7 +70,14 @@ def job_json(status: JobStatus) -> dict[str, Any]:
 
 def job_of(data: object) -> JobStatus:
     """Turn JSON back into a job's status."""
-    return _read(JobStatus, data)
+    status = _read(JobStatus, data)
+    fact = status.fact
+    return replace(
+        status,
+        fact=replace(fact, destinations=tuple(fact.destinations), operations=tuple(fact.operations)),
+        last_attempt=_settled(status.last_attempt) if status.last_attempt is not None else None,
+        last_success=_settled(status.last_success) if status.last_success is not None else None,
+    )
 
 
 def status_json(status: DaemonStatus) -> dict[str, Any]:
