@@ -1,10 +1,7 @@
-#!/bin/bash
-# Ceph's S3 with users, policies, object lock and KMS: installed by packages.sh, made and started by tests/support/radosgw.py.
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-for program in ceph-mon ceph-osd radosgw radosgw-admin ceph; do
-  if ! command -v "$program" >/dev/null; then
-    say "skipped: $program is not here; see packages.sh"
-    exit 0
-  fi
-done
+#!/usr/bin/env bash
+# Ceph's S3 with users, policies, object lock and KMS. tests/support/radosgw.py makes a cluster and starts it.
+set -euo pipefail
+# shellcheck source=tests/testbed/common.sh
+. "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/common.sh"
+packages radosgw ceph-mon ceph-osd ceph-common
 say "$(radosgw --version | cut -d' ' -f1-3) is there"
