@@ -166,9 +166,7 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
 @pytest.fixture(scope="session")
 def mariadb_image(dockerd: Dockerd) -> str:
     """MariaDB from Debian's packages; root's password in MARIADB_ROOT_PASSWORD."""
-    return dockerd.image(
-        "mariadb", 'ENTRYPOINT ["/usr/local/bin/entry"]', "VOLUME /var/lib/mysql", "EXPOSE 3306", "STOPSIGNAL SIGTERM"
-    )
+    return dockerd.image("mariadb", 'ENTRYPOINT ["/usr/local/bin/entry"]', "VOLUME /var/lib/mysql", "EXPOSE 3306")
 
 
 @pytest.fixture(scope="session")

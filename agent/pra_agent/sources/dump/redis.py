@@ -17,8 +17,8 @@ from pra_agent.sources.dump.stream import Demand
 from pra_agent.sources.source import ReinstateContext
 
 FILE = "dump.rdb"
-#: The opcode of the end, then eight bytes of checksum.
-_END = re.compile(rb"\xff.{8}\Z", re.DOTALL)
+#: The opcode of the end, eight bytes of checksum, and the mark of a diskless transfer, which loading ignores.
+_END = re.compile(rb"\xff.{8}(?:[0-9a-f]{40})?\Z", re.DOTALL)
 _TAKE_FILE = 'umask 077 && mkdir "$0" && cat >"$0/dump.rdb"'
 _POLL_SECONDS = 0.2
 _SYNC_POLLS = 9000
