@@ -1,0 +1,47 @@
+"""Retention under object lock: what live snapshots need stays locked; what a prune will remove is let go."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from threading import Event
+
+import numpy as np
+
+from pra_agent.errors import Interrupted
+from pra_agent.model.events import Progress, Reporter, ignore
+from pra_agent.repository.prune_plan import PrunePlan
+from pra_agent.repository.repository import Repository
+from pra_agent.storage.backend import Handle, Kind
+
+_STEP = 500
+
+
+def extend_retention(
+    repository: Repository,
+    plan: PrunePlan,
+    until: datetime,
+    *,
+    report: Reporter = ignore,
+    stop: Event | None = None,
+) -> int:
+    """Lock everything that stays until then at least; returns how many objects there are."""
+    stays = plan.packs.table.used > 0
+    stays[plan.repack] = False
+    handles = [Handle(Kind.CONFIG)]
+    handles += [info.handle for kind in (Kind.KEY, Kind.SNAPSHOT) for info in repository.backend.list(kind)]
+    handles += [Handle(Kind.INDEX, name) for name in sorted(plan.index_files)]
+    handles += [Handle(Kind.DATA, plan.packs.table.name(int(number))) for number in np.flatnonzero(stays)]
+
+    def extend(handle: Handle) -> None:
+        repository.backend.extend_retention(handle, until)
+
+    workers = max(1, repository.backend.connections)
+    done = 0
+    with ThreadPoolExecutor(workers, thread_name_prefix="retention") as pool:
+        for start in range(0, len(handles), _STEP):
+            part = handles[start : start + _STEP]
+            if stop is not None and stop.is_set():
+                raise Interrupted("stopped while retention was extended")
+            list(pool.map(extend, part))
+            done += len(part)
+            report(Progress("extend retention", files_done=done, files_total=len(handles)))
+    return done
