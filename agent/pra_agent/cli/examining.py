@@ -176,10 +176,9 @@ def _inside(repository: Repository, config: Config, subject: str, now: datetime)
     theirs = repository.backend.store_time()
     if theirs is not None:
         skew = abs(theirs - now)
-        make = _ok if skew <= SKEW_WARN else _warn if skew <= SKEW_FAIL else _fail
-        yield make(
-            subject, f"the store's clock is {age(skew.total_seconds())} off", "" if make is _ok else "Set up NTP."
-        )
+        verdict = Verdict.OK if skew <= SKEW_WARN else Verdict.WARN if skew <= SKEW_FAIL else Verdict.FAIL
+        advice = "" if verdict is Verdict.OK else "Set up NTP on this host."
+        yield Finding(subject, verdict, f"the store's clock is {age(skew.total_seconds())} off", advice)
     snapshots = repository.snapshots()
     for name, reason in repository.unreadable_snapshots.items():
         yield _fail(subject, f"snapshot {name[:8]} cannot be read: {reason}", "pra-agent check")

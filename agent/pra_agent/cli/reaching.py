@@ -69,12 +69,14 @@ def direct_reader(options: Options, as_of: datetime | None = None) -> Generator[
 
 
 @contextmanager
-def reader(options: Options, purpose: str) -> Generator[SnapshotReader]:
-    """Read snapshots and blobs, through the socket or directly."""
+def reader(options: Options, purpose: str, as_of: datetime | None = None) -> Generator[SnapshotReader]:
+    """Read snapshots and blobs, through the socket or directly. The past (`as_of`) can be read directly only."""
     if options.direct:
-        with direct_reader(options) as repository:
+        with direct_reader(options, as_of) as repository:
             yield repository
         return
+    if as_of is not None:
+        raise UsageError("--as-of goes with --direct only", advice="Say --direct, too.")
     with daemon(options) as client, client.session(purpose) as session:
         yield session
 
