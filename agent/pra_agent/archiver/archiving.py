@@ -16,7 +16,7 @@ from pra_agent.model.nodes import Node, NodeType
 from pra_agent.model.printable import printable
 from pra_agent.model.runs import Failure
 from pra_agent.repository.repository import BlobWriter, Repository
-from pra_agent.sources.source import Capture, Entry, Missed, change_key
+from pra_agent.sources.source import Capture, Entry, Listing, Missed, change_key
 
 _REPORT_SECONDS = 0.25
 _REPORT_ENTRIES = 64
@@ -84,7 +84,9 @@ class _Archiving:
         self._teller = teller
         self._stop = options.stop
         self._contents = Contents(pool, store.chunker, self._read)
-        self._trees = TreeBuilder(store, options.parent.tree if options.parent else None, self.stats, made_up_node)
+        parent = options.parent.tree if options.parent else None
+        self._memory = options.memory
+        self._trees = TreeBuilder(store, options.memory, parent, self.stats, made_up_node)
 
     def take(self, capture: Capture) -> bytes:
         """Take all entries; the id of the root tree."""
@@ -95,13 +97,35 @@ class _Archiving:
             if isinstance(item, Missed):
                 self._failed(item.path, item.reason)
                 continue
-            self._take(item)
+            if isinstance(item, Listing):
+                self._take_listing(item)
+            else:
+                self._take(item)
             self._teller.tell(self.stats, item.path)
         self._contents.flush()
         self._pool.drain()
         tree = self._trees.finish()
         self._teller.tell(self.stats, b"", now=True)
         return tree
+
+    def _take_listing(self, listing: Listing) -> None:
+        """Take the files of a directory: as they were, if the last run saw the same, else one by one."""
+        directory = self._trees.directory(listing.path.rstrip(b"/"))
+        directory.digest = listing.digest
+        known = None if self._full else self._memory.files_tree(listing.digest)
+        if known is not None and self._store.has_tree(known):
+            directory.base = known
+            self.stats.files_unmodified += listing.files
+            self.stats.bytes += listing.size
+            self.stats.others += listing.others
+            return
+        for item in listing.entries():
+            if isinstance(item, Missed):
+                self._failed(item.path, item.reason)
+                directory.broken = True
+            else:
+                self._take(item)
+                self._teller.tell(self.stats, item.path)
 
     def _take(self, entry: Entry) -> None:
         node = entry.node
@@ -148,10 +172,12 @@ class _Archiving:
     def _finish(self, entry: Entry, directory: Directory, before: Node | None, content: Content) -> None:
         """Take what became of a file."""
         if content.node is None:
+            directory.broken = True
             self._failed(printable(entry.path), content.error)
             self._trees.failed(directory)
             return
         if content.changed:
+            directory.broken = True
             self._failed(printable(entry.path), "it changed while it was read; it is stored as it was read")
         self._count(before, content.node)
         self._trees.done(directory, content.node)

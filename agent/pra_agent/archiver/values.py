@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
+from pra_agent.archiver.memory import Memory
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.model.events import Reporter, ignore
 from pra_agent.model.ids import BlobHandle
@@ -33,7 +34,7 @@ class Limits:
 class Options:
     """How to archive. With `full` everything is read; else what did not change since `parent` is taken from it.
 
-    `stop` asks for an early end, and is set when the archiving fails.
+    `stop` asks for an early end, and is set when the archiving fails. `memory` answers from the last run, and records.
     """
 
     parent: Snapshot | None = None
@@ -42,6 +43,7 @@ class Options:
     stop: Event = field(default_factory=Event)
     limits: Limits = field(default_factory=Limits)
     clock: Clock = field(default_factory=SystemClock)
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(slots=True)

@@ -8,10 +8,13 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from threading import Event
+from urllib.parse import quote
 
 from pra_agent import __version__
 from pra_agent.archiver.archiving import archive
+from pra_agent.archiver.memory import Memory
 from pra_agent.archiver.values import Archived, Limits, Options
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import DamagedError
@@ -22,6 +25,7 @@ from pra_agent.model.snapshots import AGENT_TAG, PARTIAL_TAG, SUSPECT_TAG, Snaps
 from pra_agent.model.times import format_ns
 from pra_agent.repository.repository import Repository, WriterStats
 from pra_agent.sources.source import CaptureContext, Source, StateBefore
+from pra_agent.storage.backend import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class _Backup:
         self._report = report
         self._stop = stop
         self._stages = _Stages(clock)
+        self._memory = Memory()
 
     def run(self) -> RunRecord:
         """Run it under a lock."""
@@ -104,13 +109,41 @@ class _Backup:
             with stage("index"):
                 self._repository.load_index()
                 parent = find_parent(self._repository.snapshots(), self._request.node, self._request.job)
-            captured = self._capture(parent)
+            self._memory = self._remembered(parent)
+            try:
+                captured = self._capture(parent)
+            except DamagedError:
+                # A tree that the short cut leads to may be the damaged one: the next run goes the long way.
+                self._forget()
+                raise
             with stage("verify"):
                 self._read_back(captured.archived)
             outcome = self._judge(captured.archived)
             with stage("save"):
                 snapshot = self._repository.save_snapshot(self._snapshot(captured, parent, outcome, started))
+                self._remember(snapshot)
         return self._record(captured, snapshot, outcome, started)
+
+    def _memory_path(self) -> Path | None:
+        state = self._repository.state
+        return None if state is None else state / "seen" / quote(f"{self._request.node}:{self._request.job}", safe="")
+
+    def _remembered(self, parent: Snapshot | None) -> Memory:
+        path = self._memory_path()
+        if path is None or parent is None or self._request.full:
+            return Memory()
+        return Memory.load(path, parent.id, self._repository.index.files)
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        """Keep what the next run can use; a run that does not keep it must not leave an older one either."""
+        path = self._memory_path()
+        if path is not None:
+            indexes = [info.handle.name for info in self._repository.backend.list(Kind.INDEX)]
+            self._memory.save(path, snapshot.id, indexes)
+
+    def _forget(self) -> None:
+        if (path := self._memory_path()) is not None:
+            Memory.forget(path)
 
     def _capture(self, parent: Snapshot | None) -> "_Captured":
         """Capture and store; all blobs are durable and indexed when this returns."""
@@ -126,7 +159,7 @@ class _Backup:
             stop=self._stop,
             never=request.never,
         )
-        options = Options(parent, request.full, self._report, self._stop, request.limits, self._clock)
+        options = Options(parent, request.full, self._report, self._stop, request.limits, self._clock, self._memory)
         # The component is put back (a container goes on, a snapshot is cleared) before the rest is uploaded.
         with ExitStack() as writing:
             writer = writing.enter_context(self._repository.writer())

@@ -16,7 +16,7 @@ from pra_agent.model.events import Notice
 from pra_agent.model.printable import printable
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
 from pra_agent.sources.patterns import compile_patterns, read_patterns
-from pra_agent.sources.source import CaptureContext, Entry, Missed, ReinstateContext, StateBefore
+from pra_agent.sources.source import CaptureContext, Entry, Listing, Missed, ReinstateContext, StateBefore
 from pra_agent.sources.walk import Rules, Start, Tally, Walker
 from pra_agent.units import Size
 
@@ -113,7 +113,7 @@ class FilesCapture:
             what = ", ".join(missed.path for missed in self._missing)
             raise SourceError(f"there is nothing to save: {what}", advice="Check the paths of the job.")
 
-    def entries(self) -> Iterator[Entry | Missed]:
+    def entries(self) -> Iterator[Entry | Missed | Listing]:
         yield from self._missing
         tally = Tally()
         starts = frozenset(start.path for start in self._starts)

@@ -3,7 +3,7 @@
 Sources know no repository. Adding one is one module here and its line in the config union.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +46,24 @@ class Opener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """All that one directory holds but directories, in one item: a way around looking at each unchanged file.
+
+    It comes after the directory's own entry, before anything below it. `digest` stands for names and status of it all:
+    equal digests mean that nothing was touched. `files` and `others` are how many regular files and other things
+    there are, `size` the bytes of the files. `entries` yields them one by one; it can be called until the next item
+    is taken from the capture.
+    """
+
+    path: bytes
+    digest: bytes
+    files: int
+    others: int
+    size: int
+    entries: "Callable[[], Iterator[Entry | Missed]]"
+
+
+@dataclass(frozen=True, slots=True)
 class Missed:
     """Something that could not be captured: its printable path and why. Makes the run partial."""
 
@@ -67,9 +85,18 @@ class Capture(Protocol):
     @property
     def roots(self) -> Sequence[bytes]: ...
 
-    def entries(self) -> Iterator[Entry | Missed]: ...
+    def entries(self) -> Iterator[Entry | Missed | Listing]: ...
 
     def verify(self) -> None: ...
+
+
+def flattened(items: Iterable[Entry | Missed | Listing]) -> Iterator[Entry | Missed]:
+    """Yield what a capture yields with each listing taken apart."""
+    for item in items:
+        if isinstance(item, Listing):
+            yield from item.entries()
+        else:
+            yield item
 
 
 #: Size, mtime, ctime and inode: files in place.

@@ -6,6 +6,8 @@ if it is still the same one. Per directory one sorted list of names is held.
 
 import contextlib
 import errno
+import hashlib
+import marshal
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -14,10 +16,12 @@ from dataclasses import dataclass, field
 from pra_agent.model.nodes import NodeType
 from pra_agent.model.printable import printable
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
-from pra_agent.sources.source import KEY_FILE, Entry, Missed, change_key
+from pra_agent.sources.source import KEY_FILE, Entry, Listing, Missed, change_key
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 64
+#: In larger directories the status of each file is not kept, but asked for again when it is needed.
+_KEPT = 1000
 _CACHEDIR_TAG = b"CACHEDIR.TAG"
 _CACHEDIR_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 
@@ -62,7 +66,10 @@ class Start:
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is being walked. `relative` is its path from `Start.parent_fd`, `below` from the start."""
+    """A directory that is being walked. `relative` is its path from `Start.parent_fd`, `below` from the start.
+
+    All three paths end with a slash, unless they are empty.
+    """
 
     fd: int
     path: bytes
@@ -72,7 +79,9 @@ class _Level:
     device: int
     #: Only what leads to paths that were asked for.
     narrow: bool = False
-    names: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    #: What it holds, sorted; then the directories that are left to be entered.
+    names: list[bytes] = field(default_factory=lambda: list[bytes]())
+    directories: Iterator[bytes] | None = None
 
 
 class Walker:
@@ -85,7 +94,7 @@ class Walker:
         self._tally = tally
         self._levels: list[_Level] = []
 
-    def entries(self) -> Iterator[Entry | Missed]:
+    def entries(self) -> Iterator[Entry | Missed | Listing]:
         """Walk to the end. Descriptors are closed when the iterator is, at the latest."""
         start = self._start
         try:
@@ -94,79 +103,140 @@ class Walker:
             except OSError as error:
                 yield _missed(start.path, error)
                 return
-            yield from self._one(_Level(start.parent_fd, b"", b"", b"", (0, 0), st.st_dev), start.name, start.path, st)
+            yield from self._begin(start, st)
             while self._levels:
-                yield from self._directory()
+                yield from self._directory(self._levels[-1])
         finally:
             for level in self._levels:
                 _close(level)
 
-    def _directory(self) -> Iterator[Entry | Missed]:
+    def _begin(self, start: Start, st: os.stat_result) -> Iterator[Entry | Missed]:
+        """Yield the start itself: no rule is applied to what was asked for by name."""
+        self._tally.met.add(start.path)
+        level = _Level(start.parent_fd, b"", b"", b"", (0, 0), st.st_dev)
+        if stat.S_ISDIR(st.st_mode):
+            child = _Level(-1, start.path.rstrip(b"/") + b"/", start.name + b"/", b"", (0, 0), st.st_dev)
+            yield from self._enter(level, start.name, child, st)
+        elif stat.S_ISSOCK(st.st_mode):
+            self._tally.sockets += 1
+        else:
+            yield from self._other(level, start.name, start.path, st)
+
+    def _directory(self, level: _Level) -> Iterator[Entry | Missed | Listing]:
         """Yield what is in the innermost directory, up to the next directory that is to be entered, or its end."""
-        level = self._levels[-1]
-        path, fd, narrow = level.path, level.fd, level.narrow
-        rules = self._rules
-        never = rules.never
-        for name in level.names:
-            here = path + name
-            if never and here in never:
-                continue
-            if narrow and here not in rules.starts and here not in rules.towards:
-                continue
+        if level.directories is None:
+            yield from self._listing(level)
+        for name in level.directories or ():
+            path = level.path + name
             try:
-                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                st = os.stat(name, dir_fd=level.fd, follow_symlinks=False)
             except OSError as error:
-                yield _missed(here, error)
+                yield _missed(path, error)
                 continue
-            yield from self._one(level, name, here, st)
+            if not stat.S_ISDIR(st.st_mode):
+                yield Missed(printable(path), "it was replaced while the tree was walked")
+                continue
+            yield from self._below(level, name, path, st)
             if self._levels[-1] is not level:
                 return
         yield from self._leave()
 
-    def _one(self, level: _Level, name: bytes, path: bytes, st: os.stat_result) -> Iterator[Entry | Missed]:
-        """Yield one file or directory, unless a rule leaves it out; a directory becomes the innermost level."""
-        mode = st.st_mode
-        is_dir = stat.S_ISDIR(mode)
+    def _below(self, level: _Level, name: bytes, path: bytes, st: os.stat_result) -> Iterator[Entry | Missed]:
+        """Yield a directory and make it the innermost level, unless a rule forbids to enter it."""
         rules = self._rules
-        if stat.S_ISSOCK(mode):
-            self._tally.sockets += 1
-            return
-        asked = path in rules.starts
-        towards = path in rules.towards
-        # The start itself is level 0, and called by name: it has no path below itself.
-        below = level.below + name if self._levels else b""
-        narrow = level.narrow and not asked
+        asked, towards = path in rules.starts, path in rules.towards
+        narrow = level.narrow
         if asked:
             self._tally.met.add(path)
-        elif below and self._left_out(below, st):
-            if not (is_dir and towards):
+            narrow = False
+        elif self._left_out(level, name, st):
+            narrow = True
+        elif rules.one_file_system and st.st_dev != level.device:
+            if not towards:
+                yield from self._entry(level, name, path, st)
                 return
             narrow = True
-        if not is_dir:
-            yield from self._file(level, name, path, st)
-            return
-        relative = level.relative + name
+        child = _Level(
+            -1, path + b"/", level.relative + name + b"/", level.below + name + b"/", (0, 0), st.st_dev, narrow
+        )
+        yield from self._enter(level, name, child, st)
+
+    def _entry(self, level: _Level, name: bytes, path: bytes, st: os.stat_result) -> Iterator[Entry | Missed]:
+        """Yield the entry of a directory."""
         try:
             xattrs = read_xattrs(_proc_path(level.fd, name))
         except OSError as error:
             yield _missed(path, error)
             return
         yield Entry(path, make_node(path.rpartition(b"/")[2], st, self._names, xattrs))
-        if rules.one_file_system and not asked and st.st_dev != level.device:
-            if not towards:
-                return
-            narrow = True
-        child = _Level(-1, path.rstrip(b"/") + b"/", relative + b"/", below and below + b"/", (0, 0), st.st_dev, narrow)
-        yield from self._enter(level, name, child, st)
 
-    def _left_out(self, below: bytes, st: os.stat_result) -> bool:
+    def _listing(self, level: _Level) -> Iterator[Missed | Listing]:
+        """Look at all that a directory holds; tell of what is no directory, and keep the directories' names."""
+        names, level.names = level.names, []
+        looked = _Looked(self._names)
+        missed: list[Missed] = []
+        self._look(level, names, looked, missed)
+        yield from missed
+        level.directories = iter(looked.directories)
+
+        def entries() -> Iterator[Entry | Missed]:
+            for name, known in looked.files:
+                try:
+                    st = known or os.stat(name, dir_fd=level.fd, follow_symlinks=False)
+                except OSError as error:
+                    yield _missed(level.path + name, error)
+                    continue
+                if stat.S_ISREG(st.st_mode):
+                    node = make_node(name, st, self._names)
+                    key = change_key(node, KEY_FILE)
+                    yield Entry(level.path + name, node, key, level.relative + name, self._start.parent_fd)
+                elif known is None and (stat.S_ISDIR(st.st_mode) or stat.S_ISSOCK(st.st_mode)):
+                    yield Missed(printable(level.path + name), "it was replaced while the tree was walked")
+                else:
+                    yield from self._other(level, name, level.path + name, st)
+
+        path = level.path.rstrip(b"/") or b"/"
+        yield Listing(path, looked.digest(), looked.regular, looked.others, looked.size, entries)
+
+    def _look(self, level: _Level, names: list[bytes], looked: "_Looked", missed: list[Missed]) -> None:
+        """Take the status of each name that no rule leaves out."""
+        fd, path = level.fd, level.path
+        rules = self._rules
+        ruled = rules.excluded is not None or rules.larger_than is not None
+        called = {each for each in (*rules.starts, *rules.towards, *rules.never) if each.startswith(path)}
+        lean = len(names) > _KEPT
+        for name in names:
+            if called or level.narrow:
+                here = path + name
+                if here in rules.never or (level.narrow and here not in called):
+                    continue
+            try:
+                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                missed.append(_missed(path + name, error))
+                continue
+            kind = st.st_mode & 0o170000
+            by_name = bool(called) and path + name in called
+            if ruled and not by_name and self._left_out(level, name, st):
+                continue
+            if kind == stat.S_IFDIR:
+                looked.directories.append(name)
+            elif kind == stat.S_IFSOCK:
+                self._tally.sockets += 1
+            else:
+                if by_name:
+                    self._tally.met.add(path + name)
+                looked.add(name, st, lean=lean)
+
+    def _left_out(self, level: _Level, name: bytes, st: os.stat_result) -> bool:
         rules = self._rules
         mode = st.st_mode
-        if rules.excluded is not None and rules.excluded(below, stat.S_ISDIR(mode)):
+        if rules.excluded is not None and rules.excluded(level.below + name, stat.S_ISDIR(mode)):
             return True
         return rules.larger_than is not None and stat.S_ISREG(mode) and st.st_size > rules.larger_than
 
-    def _file(self, level: _Level, name: bytes, path: bytes, st: os.stat_result) -> Iterator[Entry | Missed]:
+    def _other(self, level: _Level, name: bytes, path: bytes, st: os.stat_result) -> Iterator[Entry | Missed]:
+        """Yield something that is no directory."""
         last = path.rpartition(b"/")[2]
         if stat.S_ISREG(st.st_mode):
             node = make_node(last, st, self._names)
@@ -184,8 +254,9 @@ class Walker:
             return
         yield Entry(path, node)
 
-    def _enter(self, level: _Level, name: bytes, child: _Level, st: os.stat_result) -> Iterator[Missed]:
-        """Open a directory and make it the innermost level."""
+    def _enter(self, level: _Level, name: bytes, child: _Level, st: os.stat_result) -> Iterator[Entry | Missed]:
+        """Yield a directory's entry, open it and make it the innermost level."""
+        yield from self._entry(level, name, child.path.rstrip(b"/") or b"/", st)
         try:
             child.fd = os.open(name, _OPEN_DIR, dir_fd=level.fd)
         except OSError as error:
@@ -204,7 +275,7 @@ class Walker:
             listed = []
         if self._rules.caches and _CACHEDIR_TAG in listed and _is_cache(child.fd):
             listed = [_CACHEDIR_TAG]
-        child.names = iter(listed)
+        child.names = listed
         if len(self._levels) > _OPEN_LEVELS:
             _close(self._levels[-1 - _OPEN_LEVELS])
 
@@ -217,7 +288,7 @@ class Walker:
                 parent.fd = self._reopen(level, parent)
             except OSError as error:
                 yield Missed(printable(parent.path.rstrip(b"/")), f"it was moved while it was read: {error.strerror}")
-                parent.names = iter(())
+                parent.directories = iter(())
         _close(level)
 
     def _reopen(self, level: _Level, parent: _Level) -> int:
@@ -234,6 +305,48 @@ class Walker:
             return _open_same(b".", here, parent.identity)
         finally:
             os.close(here)
+
+
+class _Looked:
+    """What is in a directory: names and status of what is no directory, and a digest of it all."""
+
+    def __init__(self, names: Names) -> None:
+        self.directories: list[bytes] = []
+        self.files: list[tuple[bytes, os.stat_result | None]] = []
+        self.regular = self.others = self.size = 0
+        self._names = names
+        self._owners: set[tuple[int, int]] = set()
+        self._rows: list[tuple[object, ...]] = []
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, name: bytes, st: os.stat_result, *, lean: bool) -> None:
+        """Take something that is no directory; when `lean`, its status is not kept but asked for again."""
+        self.files.append((name, None if lean else st))
+        mode, size = st.st_mode, st.st_size
+        if mode & 0o170000 == stat.S_IFREG:
+            self.regular += 1
+            self.size += size
+        else:
+            self.others += 1
+        owner = (st.st_uid, st.st_gid)
+        self._owners.add(owner)
+        self._rows.append(
+            (name, mode, size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev, st.st_nlink, owner, st.st_rdev)
+        )
+        if len(self._rows) >= _KEPT:
+            self._flush()
+
+    def _flush(self) -> None:
+        # Version 2 has no references to objects seen before, so equal rows are equal bytes.
+        self._hash.update(marshal.dumps(self._rows, 2))
+        self._rows.clear()
+
+    def digest(self) -> bytes:
+        """Give the digest; names of users and groups are in it, since nodes have them."""
+        self._flush()
+        owners = [(uid, gid, self._names.user(uid), self._names.group(gid)) for uid, gid in sorted(self._owners)]
+        self._hash.update(marshal.dumps(owners, 2))
+        return self._hash.digest()
 
 
 def _open_same(name: bytes, dir_fd: int, identity: tuple[int, int]) -> int:
