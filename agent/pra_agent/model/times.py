@@ -69,7 +69,7 @@ def parse_ns(text: str) -> int:
         if text[19:] == "Z":
             return _parse_day(text[:10]) + minute + second
         fraction = text[20:-1]
-        if text[19] == "." and text[-1] == "Z" and len(fraction) <= 9 and fraction.isascii() and fraction.isdigit():
+        if text[19:20] == "." and text[-1] == "Z" and len(fraction) <= 9 and fraction.isascii() and fraction.isdigit():
             return _parse_day(text[:10]) + minute + second + int(fraction.ljust(9, "0"))
     seconds, nanoseconds, offset = _parse(text)
     return (seconds - offset) * SECOND + nanoseconds

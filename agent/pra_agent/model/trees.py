@@ -138,7 +138,7 @@ def _put_extra(json: dict[str, Any], node: Node) -> None:
 
 
 def _xattrs(items: list[dict[str, str]]) -> dict[bytes, bytes]:
-    return {item["name"].encode(): base64.b64decode(item["value"] or "") for item in items}
+    return {item["name"].encode(): base64.b64decode(item["value"] or "", validate=True) for item in items}
 
 
 def _from_json(item: dict[str, Any]) -> Node:
@@ -166,7 +166,7 @@ def _from_json(item: dict[str, Any]) -> Node:
         get("device_id", 0),
         get("size", 0),
         get("links", 0),
-        get("linktarget", "").encode() if raw_target is None else base64.b64decode(raw_target),
+        get("linktarget", "").encode() if raw_target is None else base64.b64decode(raw_target, validate=True),
         _xattrs(xattrs) if xattrs else _NO_XATTRS,
         get("device", 0),
         None if content is None else [_id(blob) for blob in content],

@@ -123,7 +123,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, blobs: Iterator[bytes]) -> None:
         self._blobs = blobs
-        self._blob = memoryview(b"")
+        self._blob: memoryview = memoryview(b"")
 
     def readable(self) -> bool:
         return True

@@ -32,9 +32,13 @@ _WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did. `bytes` were written, `bytes_reused` were found in place; `files` excludes directories."""
+    """What a restore did. `bytes` were written, `bytes_reused` were found in place; `files` excludes directories.
+
+    `linked` are further names of files, `kept` files that were as they should be.
+    """
 
     files: int = 0
+    linked: int = 0
     bytes: int = 0
     bytes_reused: int = 0
     kept: int = 0
@@ -81,6 +85,7 @@ class _Execution:
         self._assembler = Assembler(self._writer)
         self._maker: Maker = Inline(self._writer)
         self._failures: list[Failure] = []
+        self._failed = set[int]()
         self._files = self._bytes = self._reused = 0
         self._bytes_total = plan.size
 
@@ -102,19 +107,21 @@ class _Execution:
         self._make_files()
         self._settle()
         touched = {item.directory for item in plan.items} | {each.directory for each in plan.deletions}
-        self._failures_of(link_files(plan, self._target, self._writer))
-        deleted = self._failures_of(remove_extra(plan, self._target))
+        unlinked = self._failures_of(link_files(plan, self._target, self._writer))
+        undeleted = self._failures_of(remove_extra(plan, self._target))
         self._failures_of(finish_directories(plan, self._target, self._writer.metadata, touched))
         sync(plan, self._target)
         self._notices()
         self._progress(plan.files)
+        links = sum(item.link is not None for item in plan.items)
         return Restored(
-            self._files + self._assembler.finished,
-            self._bytes,
-            self._reused,
-            plan.kept,
-            len(plan.deletions) - deleted,
-            self._failures,
+            files=len(plan.items) - links - len(self._failed),
+            linked=links - unlinked,
+            bytes=self._bytes,
+            bytes_reused=self._reused,
+            kept=plan.kept,
+            deleted=len(plan.deletions) - undeleted,
+            failures=self._failures,
         )
 
     def _check_room(self) -> None:
@@ -201,7 +208,7 @@ class _Execution:
         for blob in content:
             size = sizes.get(BlobHandle(BlobType.DATA, blob))
             if size is None:
-                self._fail(self._plan.path(item), f"blob {blob.hex()} is missing from the repository")
+                self._fail_item(index, f"blob {blob.hex()} is missing from the repository")
                 return
             lengths.append(size)
         places = extents(content, lengths)
@@ -251,7 +258,7 @@ class _Execution:
 
     def _lost(self, needs: _Needs, blob: bytes, error: DamagedError) -> None:
         for index in needs.whole.get(blob, ()):
-            self._fail(self._plan.path(self._plan.items[index]), error.message)
+            self._fail_item(index, error.message)
         for index, _ in needs.parts.get(blob, ()):
             self._assembler.fail(index, OSError(0, error.message))
 
@@ -272,7 +279,7 @@ class _Execution:
         self._writer.metadata.owners_refused += tally.owners_refused
         self._writer.metadata.attributes_refused += tally.attributes_refused
         for index, reason in (*self._writer.failures, *tally.failures):
-            self._fail(self._plan.path(self._plan.items[index]), reason)
+            self._fail_item(index, reason)
         self._writer.failures.clear()
 
     def _failures_of(self, failures: Iterable[Failure]) -> int:
@@ -283,6 +290,10 @@ class _Execution:
             self._report(FileFailed(failure.path, failure.reason))
             count += 1
         return count
+
+    def _fail_item(self, index: int, reason: str) -> None:
+        self._failed.add(index)
+        self._fail(self._plan.path(self._plan.items[index]), reason)
 
     def _fail(self, path: bytes, reason: str) -> None:
         failure = Failure(printable(path) or "/", reason)
