@@ -5,12 +5,13 @@ conflict. A lock is refreshed by writing a new file and deleting the old; who co
 
 Host names repeat on cloned machines, and pids repeat after a boot. So beside restic's keys our locks carry machine,
 boot, pid namespace and start of the process: a lock of this very boot is dead when that process is. One of an earlier
-boot is dead only when this host has noted its id as its own (`LockNotes`): a clone may have the same machine id, but not
+boot is dead only when this host noted its id as its own (`LockNotes`): a clone may have the same machine id, but not
 the note.
 """
 
 import hashlib
 import os
+import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -271,6 +272,11 @@ class Lock:
 @contextmanager
 def hold(files: LockFiles, *, exclusive: bool) -> Generator[Lock]:
     """Hold a lock, after clearing those of this machine's dead processes; `Locked` names who is in the way."""
+    with _hangup_survived():
+        yield from _hold(files, exclusive=exclusive)
+
+
+def _hold(files: LockFiles, *, exclusive: bool) -> Generator[Lock]:
     files.clear_dead()
     _refuse(files.conflicts(exclusive=exclusive))
     lock = Lock(files, exclusive=exclusive)
@@ -281,6 +287,20 @@ def hold(files: LockFiles, *, exclusive: bool) -> Generator[Lock]:
         yield lock
     finally:
         lock.release()
+
+
+@contextmanager
+def _hangup_survived() -> Generator[None]:
+    """Ignore SIGHUP where it would end the process: stock restic's `unlock` sends it to see who is alive."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _refuse(conflicts: list[LockInfo]) -> None:

@@ -169,6 +169,17 @@ def test_a_sleeping_machine_counts_as_time(files: LockFiles) -> None:
     lock.release()
 
 
+def test_the_knock_of_stock_unlock_does_not_kill(files: LockFiles) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with hold(files, exclusive=False) as lock:
+            os.kill(os.getpid(), signal.SIGHUP)
+            lock.confirm()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_forked_child_leaves_the_lock(files: LockFiles, backend: MemoryBackend) -> None:
     lock = Lock(files, exclusive=False)
     child = os.fork()

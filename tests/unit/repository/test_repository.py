@@ -282,7 +282,7 @@ def test_indexes_and_snapshots_are_cached_only_off_host(tmp_path: Path) -> None:
 
 def test_many_index_files_load_in_parallel() -> None:
     backend = MemoryBackend()
-    repository = make_repository(backend)
+    repository = make_repository(backend, clock=FakeClock())
     handles = [store(repository, noise(50))[0] for _ in range(30)]
     other = reopen(repository)
     assert all(other.has(handle) for handle in handles)
