@@ -74,12 +74,12 @@ def test_everything_comes_back_on_another_server(filled: MariaDb, mariadb_image:
 def test_one_database_under_another_name(filled: MariaDb, tmp_path):
     take(_settings(filled).build(), tmp_path)
     source = _settings(filled).build()
-    put_back(source, tmp_path, **{"database": "glpi", "as": "glpi_copy"})
+    put_back(source, tmp_path, options={"database": "glpi", "as": "glpi_copy"})
     sums = filled.sql("CHECKSUM TABLE glpi.items").split()[1]
     assert filled.sql("CHECKSUM TABLE glpi_copy.items").split()[1] == sums
     filled.sql("DROP DATABASE glpi_copy")
     with pytest.raises(SourceError, match="no database 'nope'"):
-        put_back(source, tmp_path, database="nope")
+        put_back(source, tmp_path, options={"database": "nope"})
 
 
 def test_one_transaction_under_writes(filled: MariaDb, tmp_path):
@@ -106,7 +106,7 @@ def test_one_transaction_under_writes(filled: MariaDb, tmp_path):
         thread.join()
     source = _settings(filled).build()
     for name in ("a", "b"):
-        put_back(source, tmp_path, **{"database": name, "as": f"{name}_copy"})
+        put_back(source, tmp_path, options={"database": name, "as": f"{name}_copy"})
     counts = filled.sql("SELECT COUNT(*) FROM a_copy.n; SELECT COUNT(*) FROM b_copy.n").split()
     assert counts[0] == counts[1] != "0"
     filled.sql("DROP DATABASE a; DROP DATABASE b; DROP DATABASE a_copy; DROP DATABASE b_copy")

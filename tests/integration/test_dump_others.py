@@ -64,7 +64,7 @@ def test_postgresql_forced_keeps_what_was_there(filled: PostgreSql, tmp_path):
     assert filled.sql("SELECT count(*) FROM items", "shop") == "20000"
     assert filled.sql("SELECT count(*) FROM items", "shop-before-r7") == "19900"
     filled.sql('DROP DATABASE "shop-before-r7"')
-    put_back(source, tmp_path, **{"database": "shop", "as": "shop2"})
+    put_back(source, tmp_path, options={"database": "shop", "as": "shop2"})
     assert filled.sql(SUM, "shop2") == filled.sql(SUM, "shop")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from pra_agent.model.nodes import NodeType
-from pra_agent.sources.source import CaptureContext, Entry, Missed, ReinstateContext, Source
+from pra_agent.sources.source import CaptureContext, Entry, Listing, Missed, ReinstateContext, Source
 
 
 class MemoryState:
@@ -46,6 +46,12 @@ def take(
         for entry in capture.entries():
             if isinstance(entry, Missed):
                 missed.append(entry)
+            elif isinstance(entry, Listing):
+                for one in entry.entries():
+                    if isinstance(one, Missed):
+                        missed.append(one)
+                    else:
+                        write(one, target)
             else:
                 write(entry, target)
         capture.verify()
@@ -79,7 +85,7 @@ def put_back(
     dry_run: bool = False,
     run: str = "restore1",
     state: MemoryState | None = None,
-    **options: str,
+    options: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Reinstate what `take` wrote."""
     context = ReinstateContext(
@@ -89,6 +95,6 @@ def put_back(
         state=state or MemoryState(),
         force=force,
         dry_run=dry_run,
-        options=options,
+        options=options or {},
     )
     return list(source.reinstate(context))

@@ -36,8 +36,15 @@ def nobody(what: str) -> str:
     )
 
 
-def _no_kms(reference: KmsReference) -> str:
-    raise SecretError(f"{reference.ciphertext_file}: unwrapping by KMS is not available here")
+def by_kms(reference: KmsReference) -> str:
+    """Unwrap by AWS KMS, with the credentials that boto3 finds."""
+    from pra_agent.repository import kms  # noqa: PLC0415 (boto3 is imported only when a secret asks for it)
+
+    try:
+        ciphertext = reference.ciphertext_file.read_bytes()
+    except OSError as error:
+        raise SecretError(f"{reference.ciphertext_file}: cannot be read: {error.strerror}") from error
+    return kms.unwrap(ciphertext, what=str(reference.ciphertext_file), region=reference.region)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Resolver:
     """Where secrets come from; tests and other programs may point it elsewhere."""
 
     ask: Ask = nobody
-    unwrap: Unwrap = _no_kms
+    unwrap: Unwrap = by_kms
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     unit_directories: tuple[Path, ...] = UNIT_DIRECTORIES
     stores: tuple[Path, ...] = STORES

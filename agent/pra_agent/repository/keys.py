@@ -7,9 +7,9 @@ import hashlib
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -63,8 +63,8 @@ class KeyRing:
         ]
         return sorted(slots, key=lambda slot: (slot.created, slot.id))
 
-    def add(self, password: str, *, cost: ScryptCost | None = None) -> KeySlot:
-        """Wrap the master key under another password."""
+    def add(self, password: str, *, cost: ScryptCost | None = None, extra: Mapping[str, Any] | None = None) -> KeySlot:
+        """Wrap the master key under another password. `extra` fields of the file are ignored by restic."""
         cost = cost or ScryptCost()
         salt = os.urandom(_SALT)
         wrapping = Codec(_derive(password, salt, cost.n, cost.r, cost.p))
@@ -78,6 +78,7 @@ class KeyRing:
             "p": cost.p,
             "salt": b64encode(salt).decode(),
             "data": b64encode(wrapping.seal(self._master.to_json())).decode(),
+            **(extra or {}),
         }
         data = orjson.dumps(document)
         name = content_id(data).hex()
@@ -115,7 +116,7 @@ def open_master_key(backend: Backend, password: str, hint: str = "") -> tuple[Ma
     tried = damaged = 0
     for name, doc in _documents(backend, hint):
         try:
-            master = _unwrap(doc, password)
+            master = unwrap_slot(doc, password)
         except DamagedError:
             damaged += 1
             continue
@@ -128,7 +129,16 @@ def open_master_key(backend: Backend, password: str, hint: str = "") -> tuple[Ma
     raise WrongKey(f"the password opens none of the {tried} key slots{unreadable}")
 
 
-def _unwrap(doc: dict[str, Any], password: str) -> MasterKey | None:
+def read_slot(backend: Backend, name: str) -> dict[str, Any]:
+    """Read one slot's JSON by its whole id; `DamagedError` when it is none."""
+    try:
+        doc = orjson.loads(backend.get(Handle(Kind.KEY, name)))
+    except orjson.JSONDecodeError as error:
+        raise DamagedError(f"key slot {name[:8]} is not readable") from error
+    return cast("dict[str, Any]", doc) if isinstance(doc, dict) else {}
+
+
+def unwrap_slot(doc: dict[str, Any], password: str) -> MasterKey | None:
     """Open one slot: None when the password is wrong, `DamagedError` when the slot cannot be used."""
     try:
         n, r, p = int(doc["N"]), int(doc["r"]), int(doc["p"])
