@@ -53,11 +53,13 @@ class Index:
     def has(self, handle: BlobHandle) -> bool:
         """Whether the blob is stored, or under way."""
         blob_type, blob_id = handle
-        return (
-            any(table.has(blob_id) for table in self._tables[blob_type])
-            or blob_id in self._added[blob_type]
-            or blob_id in self._reserved[blob_type]
-        )
+        # In the order in which a blob moves on, so that a look without the lock never falls between two places.
+        if blob_id in self._reserved[blob_type] or blob_id in self._added[blob_type]:
+            return True
+        for table in self._tables[blob_type]:  # noqa: SIM110 - a generator would cost as much as the lookup
+            if table.has(blob_id):
+                return True
+        return False
 
     def find(self, handle: BlobHandle) -> Location | None:
         """Where a stored blob lies; any place, when there are several."""
@@ -74,7 +76,7 @@ class Index:
             yield Location(self.pack_id(added[0]), PackEntry(blob_type, blob_id, *added[1:]))
         for table in self._tables[blob_type]:
             for row in table.rows(blob_id):
-                yield Location(self.pack_id(int(table.pack[row])), table.entry(row))
+                yield Location(self.pack_id(table.pack_number(row)), table.entry(row))
 
     def tables(self, blob_type: BlobType) -> Sequence[Table]:
         """The tables of a type, for work on whole columns; call `fold` first."""
@@ -176,7 +178,7 @@ class Index:
                 while len(tables) > 1 and len(tables[-1]) * 2 >= len(tables[-2]):
                     last, before = tables.pop(), tables.pop()
                     tables.append(Table(blob_type, [before.columns(), last.columns()]))
-                # Readers take no lock: the tables know the blobs before the dictionary forgets them.
+                # See `has`: the tables know the blobs before the dictionary forgets them.
                 self._tables[blob_type] = tuple(tables)
                 self._added[blob_type] = {}
 
