@@ -59,6 +59,7 @@ VERBS = {
     "accept": Verb("Accept a backup that looks too small.", DAILY, "holding", function="accept"),
     "key": Verb("The passwords that open the repository.", CARE, "key", group=True),
     "unlock": Verb("Remove locks of dead processes.", CARE, "unlock"),
+    "adopt": Verb("Take the repository over from another machine.", CARE, "adopt"),
     "completion": Verb("Print the shell's completion script.", START, "completion"),
 }
 

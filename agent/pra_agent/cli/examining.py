@@ -11,7 +11,7 @@ from pathlib import Path
 from pra_agent import __version__
 from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.directly import private_state
-from pra_agent.cli.output import age
+from pra_agent.cli.output import age, count
 from pra_agent.clock import Clock
 from pra_agent.config import Config, Loaded
 from pra_agent.config.checking import problems
@@ -77,8 +77,8 @@ def _configuration(loaded: Loaded) -> Iterator[Finding]:
         make = _warn if problem.warning else _fail
         yield make("configuration", f"{problem.place}: {problem.key}: {problem.what}", problem.suggestion)
     if not found:
-        files, jobs = len(loaded.document.files), len(loaded.config.jobs)
-        yield _ok("configuration", f"{files} files, {jobs} jobs, all references can be resolved")
+        files, jobs = count(len(loaded.document.files), "file"), count(len(loaded.config.jobs), "job")
+        yield _ok("configuration", f"{files}, {jobs}, all references can be resolved")
 
 
 def _rights(config: Config) -> Iterator[Finding]:
@@ -208,4 +208,4 @@ def _snapshots(snapshots: list[Snapshot], config: Config, subject: str, now: dat
             continue
         old = now - own[-1].time
         make = _ok if old <= job.rpo else _warn
-        yield make(subject, f"{name}: {len(own)} snapshots, the newest is {age(old.total_seconds())} old")
+        yield make(subject, f"{name}: {count(len(own), 'snapshot')}, the newest is {age(old.total_seconds())} old")

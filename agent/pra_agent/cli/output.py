@@ -178,3 +178,8 @@ def age(seconds: float | None) -> str:
 def duration(seconds: float) -> str:
     """Show how long something took: tenths below ten seconds, the two largest units above."""
     return f"{seconds:.1f}s" if 0 <= seconds < 10 else age(seconds)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

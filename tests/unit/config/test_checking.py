@@ -2,7 +2,6 @@
 
 import os
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def found(place: Path, text: str = TEXT, **options) -> list[str]:
+def found(place, text=TEXT, **options):
     path = place / "config.yaml"
     path.write_text(text.format(dir=place))
     path.chmod(options.pop("mode", 0o600))

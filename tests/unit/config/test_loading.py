@@ -28,7 +28,7 @@ jobs:
 
 @pytest.fixture
 def configure(tmp_path):
-    def write(text: str, **more: str) -> Path:
+    def write(text, **more):
         path = tmp_path / "config.yaml"
         path.write_text(text)
         (tmp_path / "conf.d").mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def test_a_key_twice_in_one_file(configure):
 )
 def test_problems(configure, change, expected):
     assert change[0] in GOOD
-    found = lines(configure(GOOD.replace(*change, 1)))
+    found = lines(configure(GOOD.replace(change[0], change[1], 1)))
     for part in expected:
         assert any(part in line for line in found), found
     assert not any("hunter2" in line for line in found)

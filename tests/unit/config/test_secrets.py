@@ -11,7 +11,7 @@ from pra_agent.model.references import SecretRef
 
 @pytest.fixture
 def secret(tmp_path):
-    def write(name: str, text: str = "correct horse\n", mode: int = 0o600) -> Path:
+    def write(name, text="correct horse\n", mode=0o600):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -7,7 +7,7 @@ import typer
 
 from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.options import options
-from pra_agent.cli.output import Output, to_json
+from pra_agent.cli.output import Output, count, to_json
 from pra_agent.config import Config, ConfigProblems, read
 from pra_agent.config.checking import problems
 from pra_agent.config.places import Problem
@@ -32,7 +32,7 @@ def check(
     try:
         loaded = read(chosen.config)
         found = sorted(problems(loaded, resolver=Resolver(ask=ask_secret)), key=lambda p: (p.place, p.key))
-        summary = f"{len(loaded.config.jobs)} jobs"
+        summary = count(len(loaded.config.jobs), "job")
     except ConfigProblems as error:
         found, summary = list(error.problems), ""
     bad = [problem for problem in found if strict or not problem.warning]
@@ -57,7 +57,7 @@ def check(
         output.line(f"{'warning: ' if problem.warning else ''}{problem}")
     if bad:
         raise typer.Exit(2)
-    output.line(f"{chosen.config}: ok, {summary}" + (f", {len(found)} warnings" if found else ""))
+    output.line(f"{chosen.config}: ok, {summary}" + (f", {count(len(found), 'warning')}" if found else ""))
 
 
 @app.command()

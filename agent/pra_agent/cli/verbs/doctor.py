@@ -6,7 +6,7 @@ import typer
 
 from pra_agent.cli.examining import Finding, Verdict, examine
 from pra_agent.cli.options import options
-from pra_agent.cli.output import Output
+from pra_agent.cli.output import Output, count
 from pra_agent.clock import SystemClock
 from pra_agent.config import ConfigProblems, read
 
@@ -47,6 +47,8 @@ def _line(output: Output, finding: Finding) -> None:
 
 
 def _end(output: Output, findings: list[Finding]) -> None:
-    count = {verdict: sum(one.verdict is verdict for one in findings) for verdict in Verdict}
-    output.data({"type": "doctor", "ok": not count[Verdict.FAIL], "findings": findings})
-    output.line(f"{count[Verdict.OK]} ok, {count[Verdict.WARN]} warnings, {count[Verdict.FAIL]} failures")
+    number = {verdict: sum(one.verdict is verdict for one in findings) for verdict in Verdict}
+    output.data({"type": "doctor", "ok": not number[Verdict.FAIL], "findings": findings})
+    output.line(
+        f"{number[Verdict.OK]} ok, {count(number[Verdict.WARN], 'warning')}, {count(number[Verdict.FAIL], 'failure')}"
+    )

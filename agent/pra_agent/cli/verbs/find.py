@@ -9,7 +9,7 @@ from pra_agent.cli.choosing import AsOf, choose, node_of
 from pra_agent.cli.entries import entry_json, long_line
 from pra_agent.cli.jobs import job_names
 from pra_agent.cli.options import options
-from pra_agent.cli.output import Output, instant
+from pra_agent.cli.output import Output, count, instant
 from pra_agent.cli.reaching import reader
 from pra_agent.model.snapshots import Snapshot
 from pra_agent.operations.browse import find_entries
@@ -53,7 +53,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
                 output.line(f"snapshot {last[:8]} of {found.snapshot.job}, {instant(found.snapshot.time)} UTC")
             output.line(f"  {long_line(found.path, found.node)}")
     if not number:
-        output.note(f"nothing found in {len(searched)} snapshots")
+        output.note(f"nothing found in {count(len(searched), 'snapshot')}")
         raise typer.Exit(1)
 
 

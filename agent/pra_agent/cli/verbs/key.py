@@ -9,9 +9,11 @@ from pra_agent.cli.asking import ask_new_secret, confirm
 from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output
 from pra_agent.cli.reaching import direct
+from pra_agent.cli.verbs import escrow
 from pra_agent.config.secrets import read_secret
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(escrow.app, name="escrow", help="Slots whose password only the operators can have.")
 
 NewPassword = Annotated[
     Path | None,

@@ -15,7 +15,7 @@ from pra_agent.cli.asking import confirm
 from pra_agent.cli.choosing import AsOf, At, Which, choose
 from pra_agent.cli.directly import stoppable
 from pra_agent.cli.options import Options, options
-from pra_agent.cli.output import Output, age, duration, instant
+from pra_agent.cli.output import Output, age, count, duration, instant
 from pra_agent.cli.progress import showing
 from pra_agent.cli.reaching import daemon, reader
 from pra_agent.clock import SystemClock
@@ -114,7 +114,7 @@ class _Call:
     def _ask(self, planned: Plan) -> None:
         counts = planned.counts()
         lost = [
-            f"{counts[action]:,} files {word}"
+            f"{count(counts[action], 'file')} {word}"
             for action, word in zip(_LOSES, ("replaced", "deleted"), strict=True)
             if counts[action]
         ]

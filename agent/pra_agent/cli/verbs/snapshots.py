@@ -8,7 +8,7 @@ import typer
 from pra_agent.cli.choosing import AsOf
 from pra_agent.cli.jobs import JobNames
 from pra_agent.cli.options import options
-from pra_agent.cli.output import Output, instant
+from pra_agent.cli.output import Output, count, instant
 from pra_agent.cli.reaching import reader
 from pra_agent.model.snapshots import AGENT_TAG, PARTIAL_TAG, PINNED_TAG, SUSPECT_TAG, Snapshot
 from pra_agent.units import human_size
@@ -38,7 +38,7 @@ def command(
     shown = _newest(shown, latest) if latest else shown
     output.data({"type": "snapshots", "snapshots": [snapshot_json(one) for one in shown]})
     output.table(COLUMNS, [_row(one) for one in shown], right=("FILES", "SIZE", "NEW"))
-    output.note(f"{len(shown)} snapshots")
+    output.note(count(len(shown), "snapshot"))
 
 
 def snapshot_json(snapshot: Snapshot) -> dict[str, object]:
