@@ -1,6 +1,6 @@
 """A Ceph of one monitor, one disk and one gateway on 127.0.0.1: S3 with users, bucket policies, object lock and KMS.
 
-Fixture: `radosgw` (one per session and worker; tests carry `@pytest.mark.s3` and `@pytest.mark.xdist_group("radosgw")`).
+Fixture: `radosgw`, one per session and worker; tests carry `@pytest.mark.s3` and `@pytest.mark.xdist_group("radosgw")`.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.process import ServerProcess, answers, free_port, wait_until
-from tests.support.s3 import REGION, S3Server
+from tests.support.s3 import S3Server
 
 KMS_KEY = "test-key"
 
@@ -87,8 +87,10 @@ class Radosgw:
         return access, secret
 
     def allow(self, bucket: str, *statements: dict[str, Any]) -> None:
-        """Set the bucket's policy."""
-        policy = {"Version": "2012-10-17", "Statement": list(statements)}
+        """Set the bucket's policy; the bucket's owner may do everything, with the objects of others too."""
+        resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        owner = {"Effect": "Allow", "Principal": principal("owner"), "Action": ["s3:*"], "Resource": resources}
+        policy = {"Version": "2012-10-17", "Statement": [owner, *statements]}
         self.server.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
     def close(self) -> None:
@@ -104,28 +106,39 @@ def principal(*users: str) -> dict[str, list[str]]:
 
 def agent_statements(user: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
     """What a host's agent may: put, get and list below its prefix, delete its locks, and nothing else."""
-    objects = f"arn:aws:s3:::{bucket}/{prefix}"
-    reads = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"]
+    objects = f"arn:aws:s3:::{bucket}/{prefix}/*"
     below = {"StringLike": {"s3:prefix": [f"{prefix}/*"]}}
     return [
-        {"Effect": "Allow", "Principal": principal(user), "Action": [*reads, "s3:PutObject", "s3:PutObjectRetention"],
-         "Resource": [f"{objects}/*"]},
-        {"Effect": "Allow", "Principal": principal(user), "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
-         "Resource": [f"arn:aws:s3:::{bucket}"], "Condition": below},
-        {"Effect": "Allow", "Principal": principal(user), "Action": ["s3:DeleteObject"],
-         "Resource": [f"{objects}/locks/*"]},
-    ]  # fmt: skip
+        _statement("Allow", user, [*_READ, "s3:PutObject", "s3:PutObjectRetention"], objects),
+        _statement("Allow", user, ["s3:DeleteObject"], f"arn:aws:s3:::{bucket}/{prefix}/locks/*"),
+        _statement("Allow", user, _LIST, f"arn:aws:s3:::{bucket}") | {"Condition": below},
+        _statement("Deny", user, _NEVER, f"arn:aws:s3:::{bucket}/*"),
+    ]
 
 
 def pruner_statements(user: str, bucket: str) -> list[dict[str, Any]]:
-    """What the pruning machine may beside reading: delete (markers, on a versioned bucket) and extend a retention."""
-    actions = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:PutObject", "s3:PutObjectRetention"]
+    """What the pruning machine may beside writing: delete (markers, on a versioned bucket) and extend a retention."""
+    actions = [*_READ, "s3:PutObject", "s3:PutObjectRetention", "s3:DeleteObject"]
     return [
-        {"Effect": "Allow", "Principal": principal(user), "Action": [*actions, "s3:DeleteObject"],
-         "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-        {"Effect": "Allow", "Principal": principal(user), "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
-         "Resource": [f"arn:aws:s3:::{bucket}"]},
-    ]  # fmt: skip
+        _statement("Allow", user, actions, f"arn:aws:s3:::{bucket}/*"),
+        _statement("Allow", user, _LIST, f"arn:aws:s3:::{bucket}"),
+        _statement("Deny", user, _NEVER, f"arn:aws:s3:::{bucket}/*"),
+    ]
+
+
+def observer_statements(user: str, bucket: str) -> list[dict[str, Any]]:
+    """Whoever only looks at the age of things."""
+    return [_statement("Allow", user, ["s3:ListBucket"], f"arn:aws:s3:::{bucket}")]
+
+
+_READ = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"]
+_LIST = ["s3:ListBucket", "s3:ListBucketVersions"]
+# A writer owns its objects in Ceph, and an owner may whatever no policy forbids.
+_NEVER = ["s3:BypassGovernanceRetention", "s3:DeleteObjectVersion", "s3:PutObjectAcl", "s3:PutObjectVersionAcl"]
+
+
+def _statement(effect: str, user: str, actions: list[str], resource: str) -> dict[str, Any]:
+    return {"Effect": effect, "Principal": principal(user), "Action": actions, "Resource": [resource]}
 
 
 def ceph(home: Path, *argv: str) -> str:
@@ -189,6 +202,3 @@ def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Radosgw]:
     cluster = start_radosgw(tmp_path_factory.mktemp("radosgw"))
     yield cluster
     cluster.close()
-
-
-__all__ = ["KMS_KEY", "REGION", "Radosgw", "agent_statements", "principal", "pruner_statements", "radosgw"]

@@ -135,7 +135,10 @@ class StorageSettings(_Model):
     checksums: Literal["sha256", "md5", "off"] = Field(
         default="sha256", description="What the store checks an upload by; md5 or off for stores that know no better."
     )
-    conditional: bool = Field(default=True, description="Send If-None-Match; false for stores that refuse it.")
+    conditional: bool = Field(
+        default=True,
+        description="Send If-None-Match; false (ask before each upload) for stores that refuse or ignore it, as Ceph.",
+    )
     off_host: bool | None = Field(
         default=None, description="Whether it survives the loss of this host; true for a directory on another machine."
     )

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from pra_agent.clock import Clock
-from pra_agent.errors import AlreadyExists, DamagedError, NotFound, TransientStorageError
+from pra_agent.errors import AccessDenied, AlreadyExists, DamagedError, NotFound, StorageError, TransientStorageError
 from pra_agent.storage.backend import Handle, Kind, ObjectInfo
 from pra_agent.storage.names import is_name, require_name
 from pra_agent.storage.s3.client import ClientSource
@@ -94,7 +94,7 @@ class S3Backend:
         except ClientError as error:
             if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return self._nothing_at(handle, offset, length or 0)
-            raise translate(error, self._what("get", handle.path)) from error
+            raise self._read_error(error, "get", handle) from error
         if length is not None and len(data) != length:
             raise DamagedError(
                 f"{self._what('get', handle.path)}: {len(data)} bytes from {offset} on, asked for {length}"
@@ -104,7 +104,10 @@ class S3Backend:
     def stat(self, handle: Handle) -> ObjectInfo:
         require_name(handle)
         address = self._address(handle)
-        answer = self.ask("stat", handle.path, lambda s3: s3.head_object(**address))
+        try:
+            answer = self.ask("stat", handle.path, lambda s3: s3.head_object(**address), raw=True)
+        except ClientError as error:
+            raise self._read_error(error, "stat", handle) from error
         return ObjectInfo(handle, answer["ContentLength"], answer["LastModified"])
 
     def list(self, kind: Kind) -> Iterator[ObjectInfo]:
@@ -201,6 +204,23 @@ class S3Backend:
         self._note_time(answer)
         with closing(answer["Body"]) as body:
             return body.read()
+
+    def _read_error(self, error: ClientError, operation: str, handle: Handle) -> StorageError:
+        """S3 denies what is not there to whoever may list only below a prefix; then a listing of that name tells."""
+        translated = translate(error, self._what(operation, handle.path))
+        if isinstance(translated, AccessDenied) and self._is_missing(handle):
+            return NotFound(f"{self._what(operation, handle.path)}: not there")
+        return translated
+
+    def _is_missing(self, handle: Handle) -> bool:
+        """Whether a listing, that must be allowed, does not have the object."""
+        key = self._key(handle)
+        parameters: dict[str, Any] = {"Bucket": self._bucket, "Prefix": key, "MaxKeys": 1}
+        try:
+            page = self.ask("list", handle.path, lambda s3: s3.list_objects_v2(**parameters))
+        except StorageError:
+            return False
+        return all(item.get("Key") != key for item in page.get("Contents", ()))
 
     def _nothing_at(self, handle: Handle, offset: int, length: int = 0) -> bytes:
         """Answer a range that S3 has no notation for, or refuses: empty, or beyond the end."""

@@ -48,6 +48,9 @@ class S3PastBackend(S3Backend):
             raise NotFound(f"{handle.path} in {self.location} is not there")
         return {**super()._address(handle), "VersionId": version.id}
 
+    def _is_missing(self, handle: Handle) -> bool:  # noqa: ARG002 - the present tells nothing of the past
+        return False
+
     def _of(self, kind: Kind) -> dict[str, _Version]:
         """All objects of a kind at the instant; listed once, since the past does not change."""
         with self._listing:
