@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pra_agent.errors import DamagedError, RefusedError, SecretError, WrongKey
+from pra_agent.errors import DamagedError, NotFound, RefusedError, SecretError, WrongKey
 from pra_agent.repository import kms
-from pra_agent.repository.keys import KeyRing, KeySlot, read_slot, unwrap_slot
+from pra_agent.repository.keys import KeyRing, KeySlot, read_slot, slot_documents, unwrap_slot
 from pra_agent.repository.settings import ScryptCost
 from pra_agent.storage.backend import Backend
 
@@ -106,14 +106,38 @@ def add_escrow(ring: KeyRing, wrapper: Wrapper, *, cost: ScryptCost | None = Non
     return ring.add(password, cost=cost, extra={FIELD: dict(wrapper.wrap(password))})
 
 
-def escrow_slots(backend: Backend, ring: KeyRing) -> list[tuple[KeySlot, Mapping[str, Any]]]:
-    """All escrow slots with what their files say of the wrapping."""
-    found: list[tuple[KeySlot, Mapping[str, Any]]] = []
-    for slot in ring.list():
-        field = escrow_field(read_slot(backend, slot.id))
+def escrow_slots(backend: Backend) -> "list[EscrowSlot]":
+    """All escrow slots, the oldest first; no password is needed to see them."""
+    found: list[EscrowSlot] = []
+    for name, document in slot_documents(backend):
+        field = escrow_field(document)
         if field is not None:
-            found.append((slot, field))
-    return found
+            owners = field.get("key_id") or ", ".join(map(str, field.get("recipients", ())))
+            found.append(EscrowSlot(name, str(document.get("created") or ""), str(field.get("kind")), str(owners)))
+    return sorted(found, key=lambda slot: (slot.created, slot.id))
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowSlot:
+    """An escrow slot as its file tells: who can unwrap it."""
+
+    id: str
+    created: str
+    kind: str
+    owners: str
+
+
+def find_escrow(backend: Backend, prefix: str = "") -> str:
+    """The id of the escrow slot that starts with `prefix`; "" when there is one only. Raises `NotFound`."""
+    found = [slot.id for slot in escrow_slots(backend) if slot.id.startswith(prefix)]
+    if len(found) != 1:
+        raise NotFound(
+            f"{len(found)} escrow slots have an id that starts with {prefix!r}"
+            if prefix
+            else f"there are {len(found)} escrow slots",
+            advice="Name one of pra-agent key escrow list, or add one with pra-agent key escrow add.",
+        )
+    return found[0]
 
 
 def escrow_password(backend: Backend, slot: str, unwrapper: Unwrapper) -> str:

@@ -59,7 +59,7 @@ class KeyRing:
                 hostname=str(doc.get("hostname") or ""),
                 current=name == self.current,
             )
-            for name, doc in _documents(self._backend)
+            for name, doc in slot_documents(self._backend)
         ]
         return sorted(slots, key=lambda slot: (slot.created, slot.id))
 
@@ -114,7 +114,7 @@ def open_master_key(backend: Backend, password: str, hint: str = "") -> tuple[Ma
     Raises `WrongKey` when there is none, `NotFound` when there are no slots at all.
     """
     tried = damaged = 0
-    for name, doc in _documents(backend, hint):
+    for name, doc in slot_documents(backend, hint):
         try:
             master = unwrap_slot(doc, password)
         except DamagedError:
@@ -164,7 +164,7 @@ def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> MasterKey:
     return MasterKey.split(hashlib.scrypt(password.encode("utf-8"), salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=64))
 
 
-def _documents(backend: Backend, hint: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def slot_documents(backend: Backend, hint: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Read the slots' JSON, the hinted one first; what is not a slot is an empty document."""
     names = [info.handle.name for info in backend.list(Kind.KEY) if info.size <= _MAX_FILE]
     for name in sorted(names, key=lambda one: (one != hint, one)):

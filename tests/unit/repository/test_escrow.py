@@ -8,7 +8,7 @@ import pytest
 from moto import mock_aws
 
 from pra_agent.clock import SystemClock
-from pra_agent.errors import RefusedError, SecretError, WrongKey
+from pra_agent.errors import NotFound, RefusedError, SecretError, WrongKey
 from pra_agent.repository import kms
 from pra_agent.repository.escrow import (
     FIELD,
@@ -19,6 +19,7 @@ from pra_agent.repository.escrow import (
     add_escrow,
     escrow_password,
     escrow_slots,
+    find_escrow,
 )
 from pra_agent.repository.host import this_host
 from pra_agent.repository.keys import read_slot
@@ -48,9 +49,10 @@ def identity(tmp_path):
 def test_age_there_and_back(repository, identity, tmp_path):
     path, recipient = identity
     slot = add_escrow(repository.keys, AgeWrapper([recipient]), cost=QUICK)
-    assert [(one.id, field["kind"]) for one, field in escrow_slots(repository.backend, repository.keys)] == [
-        (slot.id, "age")
-    ]
+    assert [(one.id, one.kind, one.owners) for one in escrow_slots(repository.backend)] == [(slot.id, "age", recipient)]
+    assert find_escrow(repository.backend) == find_escrow(repository.backend, slot.id[:6]) == slot.id
+    with pytest.raises(NotFound, match="0 escrow slots"):
+        find_escrow(repository.backend, "zz")
     password = escrow_password(repository.backend, slot.id, AgeUnwrapper(path))
     opened = Repository.open(repository.backend, password, clock=SystemClock(), host=this_host("other"))
     assert opened.id == repository.id
