@@ -45,8 +45,6 @@ def test_every_byte_of_a_blob_counts():
 def test_blobs_round_trip_and_are_told_apart(blob_type: BlobType, data: bytes) -> None:
     blob = Sealer(CODEC).seal(blob_type, data)
     entry = PackEntry(blob.type, blob.id, 0, len(blob.stored), blob.length if blob.compressed else 0)
-    if blob.compressed and not data:
-        return
     assert open_blob(CODEC, "p", entry, blob.stored) == data
     assert still_sealed(entry, blob.stored) == blob
     other = Sealer(CODEC).seal(blob_type, data + b"x")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 
 from pra_agent.errors import DamagedError
+from pra_agent.kernel import trim_memory
 from pra_agent.model.ids import ID_BYTES, BlobHandle, BlobType
 from pra_agent.repository.codec import OVERHEAD
 from pra_agent.repository.pack import PackEntry
@@ -197,6 +198,8 @@ class Index:
         for blob_type, columns_list in parts.items():
             if columns_list:
                 self._tables[blob_type] = (Table(blob_type, columns_list),)
+        # The parts were freed, but lie in the heap between what was not.
+        trim_memory()
 
 
 def encode_index(packs: Iterable[tuple[str, Sequence[PackEntry]]]) -> bytes:

@@ -24,7 +24,7 @@ class Sealer:
         """
         blob_id = blob_id or content_id(plaintext)
         length = len(plaintext)
-        if blob_type is BlobType.TREE:
+        if blob_type is BlobType.TREE and length:
             return SealedBlob(blob_type, blob_id, length, self._codec.seal(self._codec.compress(plaintext)), True)
         if length > _TINY:
             compressed = self._codec.compress(plaintext)

@@ -1,6 +1,6 @@
 """Settings of a repository that an operator may change; the rest is the format's."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MIB = 1 << 20
 
@@ -14,6 +14,13 @@ class ScryptCost(BaseModel):
     r: int = Field(default=8, ge=1)
     p: int = Field(default=6, ge=1)
 
+    @field_validator("n")
+    @classmethod
+    def _is_power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is not a power of two")
+        return value
+
 
 class Settings(BaseModel):
     """How packs and indexes are written."""
@@ -25,7 +32,7 @@ class Settings(BaseModel):
     compression: int = Field(default=3, ge=1, le=19, description="zstd level")
     index_blobs: int = Field(default=50_000, ge=1, description="blobs after which an index file is written")
     index_seconds: float = Field(default=300.0, gt=0, description="seconds after which an index file is written")
-    upload_memory: int = Field(default=96 * MIB, ge=16 * MIB, description="bytes of finished packs under way")
+    upload_memory: int = Field(default=48 * MIB, ge=16 * MIB, description="bytes of finished packs under way")
     read_memory: int = Field(default=64 * MIB, ge=16 * MIB, description="bytes of ranges read ahead")
     cache_size: int = Field(default=1 << 30, ge=0, description="bytes of index, snapshot and tree files kept locally")
     scrypt: ScryptCost = ScryptCost()
