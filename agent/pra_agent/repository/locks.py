@@ -13,7 +13,7 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -130,16 +130,14 @@ class LockFiles:
         self._notes.discard(name)
 
     def clear_dead(self) -> list[LockInfo]:
-        """Remove the locks of this machine's dead processes."""
-        return self._clear([lock for lock in self.read_all() if lock.dead])
+        """Remove the locks of this machine's dead processes; returns those that are left."""
+        locks = self.read_all()
+        self._clear([lock for lock in locks if lock.dead])
+        return [lock for lock in locks if not lock.dead]
 
     def unlock(self, *, everything: bool = False) -> list[LockInfo]:
         """Remove stale locks, or all of them (only when nobody is at work); returns what was removed."""
         return self._clear([lock for lock in self.read_all() if everything or lock.stale])
-
-    def conflicts(self, *, exclusive: bool, own: str = "") -> list[LockInfo]:
-        """The locks that forbid ours."""
-        return [lock for lock in self.read_all() if lock.id != own and (exclusive or lock.exclusive)]
 
     def _clear(self, locks: list[LockInfo]) -> list[LockInfo]:
         for lock in locks:
@@ -277,12 +275,11 @@ def hold(files: LockFiles, *, exclusive: bool) -> Generator[Lock]:
 
 
 def _hold(files: LockFiles, *, exclusive: bool) -> Generator[Lock]:
-    files.clear_dead()
-    _refuse(files.conflicts(exclusive=exclusive))
+    _refuse(files.clear_dead(), exclusive=exclusive)
     lock = Lock(files, exclusive=exclusive)
     try:
         files.clock.sleep(_SETTLE_SECONDS)
-        _refuse(files.conflicts(exclusive=exclusive, own=lock.id))
+        _refuse((other for other in files.read_all() if other.id != lock.id), exclusive=exclusive)
         lock.start()
         yield lock
     finally:
@@ -303,7 +300,8 @@ def _hangup_survived() -> Generator[None]:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def _refuse(conflicts: list[LockInfo]) -> None:
+def _refuse(locks: Iterable[LockInfo], *, exclusive: bool) -> None:
+    conflicts = [lock for lock in locks if exclusive or lock.exclusive]
     if conflicts:
         raise Locked("; ".join(str(lock) for lock in conflicts[:3]))
 
