@@ -98,19 +98,19 @@ class Index:
     def packs(self) -> Iterator[tuple[str, list[PackEntry]]]:
         """Yield each pack once, by ascending id, with its entries by ascending offset."""
         self.fold()
+        numbers_of_all = np.arange(len(self._pack_files) + 1, dtype=np.uint32)
         sorted_tables = [
-            (table, order, table.pack[order])
+            (table, order, np.searchsorted(table.pack[order], numbers_of_all).tolist())
             for blob_type in BlobType
             for table in self._tables[blob_type]
             for order in (_rows_by_pack(table),)
         ]
         for pack, numbers in self._numbers():
             entries: list[PackEntry] = []
-            for table, order, column in sorted_tables:
+            for table, order, starts in sorted_tables:
                 for number in numbers:
-                    start, stop = np.searchsorted(column, [number, number + 1])
-                    if stop > start:
-                        entries += table.entries(order[start:stop])
+                    if starts[number] < starts[number + 1]:
+                        entries += table.entries(order[starts[number] : starts[number + 1]])
             if len(numbers) > 1 or len(sorted_tables) > 1:
                 entries = sorted(set(entries), key=lambda entry: entry.offset)
             yield pack, entries
