@@ -3,7 +3,7 @@
 from threading import Event
 from typing import BinaryIO
 
-from pra_agent.archiver.contents import Content, Contents, filled, reused
+from pra_agent.archiver.contents import Contents, Ticket, filled, reused
 from pra_agent.archiver.pool import Pool
 from pra_agent.archiver.stores import BlobStore
 from pra_agent.archiver.trees import Directory, TreeBuilder, made_up_node
@@ -16,7 +16,7 @@ from pra_agent.model.nodes import Node, NodeType
 from pra_agent.model.printable import printable
 from pra_agent.model.runs import Failure
 from pra_agent.repository.repository import BlobWriter, Repository
-from pra_agent.sources.source import Capture, Entry, Listing, Missed, change_key
+from pra_agent.sources.source import Capture, Entry, Listing, Missed, unchanged
 
 _REPORT_SECONDS = 0.25
 _REPORT_ENTRIES = 64
@@ -50,13 +50,9 @@ class _Teller:
         self._clock = clock
         self._writer = writer
         self._next = 0.0
-        self._ticks = 0
 
     def tell(self, stats: Stats, current: bytes, *, now: bool = False) -> None:
         """Tell how far it is, unless that was told a moment ago."""
-        self._ticks += 1
-        if self._ticks % _REPORT_ENTRIES and not now:
-            return
         moment = self._clock.monotonic()
         if moment < self._next and not now:
             return
@@ -83,17 +79,15 @@ class _Archiving:
         self._full = options.full
         self._teller = teller
         self._stop = options.stop
-        self._contents = Contents(pool, store.chunker, self._read)
+        self._contents = Contents(pool, store.chunker, self._finish, self.stats)
         parent = options.parent.tree if options.parent else None
         self._memory = options.memory
         self._trees = TreeBuilder(store, options.memory, parent, self.stats, made_up_node)
 
     def take(self, capture: Capture) -> bytes:
         """Take all entries; the id of the root tree."""
-        stopped = self._stop.is_set
         for item in capture.entries():
-            if stopped():
-                raise Interrupted("the run was asked to stop")
+            self._stop_if_asked()
             if isinstance(item, Missed):
                 self._failed(item.path, item.reason)
                 continue
@@ -108,6 +102,10 @@ class _Archiving:
         self._teller.tell(self.stats, b"", now=True)
         return tree
 
+    def _stop_if_asked(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("the run was asked to stop")
+
     def _take_listing(self, listing: Listing) -> None:
         """Take the files of a directory: as they were, if the last run saw the same, else one by one."""
         directory = self._trees.directory(listing.path.rstrip(b"/"))
@@ -119,13 +117,15 @@ class _Archiving:
             self.stats.bytes += listing.size
             self.stats.others += listing.others
             return
-        for item in listing.entries():
+        for number, item in enumerate(listing.entries()):
+            if not number % _REPORT_ENTRIES:
+                self._stop_if_asked()
+                self._teller.tell(self.stats, listing.path)
             if isinstance(item, Missed):
                 self._failed(item.path, item.reason)
                 directory.broken = True
             else:
                 self._take(item)
-                self._teller.tell(self.stats, item.path)
 
     def _take(self, entry: Entry) -> None:
         node = entry.node
@@ -155,32 +155,33 @@ class _Archiving:
                 directory.add(reused)
                 return
         directory.pending += 1
+        ticket = Ticket(entry, directory, before)
         if entry.file is None:
-            self._finish(entry, directory, before, Content(filled(entry.node, (), 0, entry.node.xattrs)))
-            return
-        self._contents.read(entry, entry.file, lambda content: self._finish(entry, directory, before, content))
+            self._finish(ticket, filled(entry.node, (), 0, entry.node.xattrs))
+        else:
+            self._contents.read(ticket, entry.file)
 
     def _reuse(self, entry: Entry, before: Node) -> Node | None:
         """Make the node of an unchanged file from that of the parent snapshot; None when it must be read."""
-        key, content = entry.change_key, before.content
-        if not key or content is None or before.type is not NodeType.FILE or change_key(before, key[:1]) != key:
+        content = before.content
+        if content is None or before.type is not NodeType.FILE or not unchanged(entry, before):
             return None
         if not all(map(self._store.known, content)):
             return None
         return reused(entry.node, before)
 
-    def _finish(self, entry: Entry, directory: Directory, before: Node | None, content: Content) -> None:
+    def _finish(self, ticket: Ticket, node: Node | None, error: str = "", *, changed: bool = False) -> None:
         """Take what became of a file."""
-        if content.node is None:
+        directory = ticket.directory
+        if node is None or changed:
             directory.broken = True
-            self._failed(printable(entry.path), content.error)
+            why = error or "it changed while it was read; it is stored as it was read"
+            self._failed(printable(ticket.entry.path), why)
+        if node is None:
             self._trees.failed(directory)
             return
-        if content.changed:
-            directory.broken = True
-            self._failed(printable(entry.path), "it changed while it was read; it is stored as it was read")
-        self._count(before, content.node)
-        self._trees.done(directory, content.node)
+        self._count(ticket.before, node)
+        self._trees.done(directory, node)
 
     def _stored(self, directory: Directory, before: Node | None, node: Node) -> None:
         self._count(before, node)
@@ -200,9 +201,6 @@ class _Archiving:
         if len(self.failures) < NAMED_FAILURES:
             self.failures.append(Failure(path, reason))
         self._teller.report(FileFailed(path, reason))
-
-    def _read(self, size: int) -> None:
-        self.stats.bytes_read += size
 
 
 class _Watched:

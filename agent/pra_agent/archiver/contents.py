@@ -1,11 +1,13 @@
 """Content on its way: batches of small files, segments of large ones, streams. Gives nodes back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pra_agent.archiver.pool import Pool
 from pra_agent.archiver.reading import SEGMENT, Chunker, FileResult, FileTask
+from pra_agent.archiver.trees import Directory
+from pra_agent.archiver.values import Stats
 from pra_agent.model.nodes import Node
 from pra_agent.sources.source import Entry
 
@@ -18,22 +20,25 @@ _ID = 32
 _PIECES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What came of one entry: its node, or why there is none; `changed` when it changed while it was read."""
-
-    node: Node | None
-    error: str = ""
-    changed: bool = False
-
-
-Done = Callable[[Content], None]
-
-
 class Readable(Protocol):
     """A stream."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A file on its way: its entry, where its node goes, and its node in the parent snapshot."""
+
+    entry: Entry
+    directory: Directory
+    before: Node | None
+
+
+class Taker(Protocol):
+    """Takes what became of a file: its node, or why there is none; `changed` when it changed while it was read."""
+
+    def __call__(self, ticket: Ticket, node: Node | None, error: str = "", *, changed: bool = False) -> None: ...
 
 
 @dataclass(slots=True)
@@ -47,31 +52,31 @@ class _Segments:
 @dataclass(slots=True)
 class _Batch:
     tasks: list[FileTask] = field(default_factory=lambda: list[FileTask]())
-    waiting: list[tuple[Node, Done]] = field(default_factory=lambda: list[tuple[Node, Done]]())
+    tickets: list[Ticket] = field(default_factory=lambda: list[Ticket]())
     size: int = 0
     paths: int = 0
 
 
 class Contents:
-    """Turns entries into nodes with content. `done` of each entry is called later, in any order."""
+    """Turns entries into nodes with content. `take` is called for each file, later and in any order."""
 
-    def __init__(self, pool: Pool, chunker: Chunker, tick: Callable[[int], None]) -> None:
+    def __init__(self, pool: Pool, chunker: Chunker, take: Taker, stats: Stats) -> None:
         self._pool = pool
         self._chunker = chunker
-        self._tick = tick
+        self._take = take
+        self._stats = stats
         self._batch = _Batch()
 
-    def read(self, entry: Entry, path: bytes, done: Done) -> None:
+    def read(self, ticket: Ticket, path: bytes) -> None:
         """Have the file of an entry read."""
-        node = entry.node
-        dir_fd = -1 if entry.dir_fd is None else entry.dir_fd
-        status = (node.size, node.mtime, node.ctime, node.inode)
+        entry, batch = ticket.entry, self._batch
+        node, dir_fd = entry.node, entry.dir_fd
+        task = (-1 if dir_fd is None else dir_fd, path, (node.size, node.mtime, node.ctime, node.inode), 0, 0, True)
         if node.size > SEGMENT:
-            self._read_segments(FileTask(dir_fd, path, status), node, done)
+            self._read_segments(task, ticket)
             return
-        batch = self._batch
-        batch.tasks.append(FileTask(dir_fd, path, status))
-        batch.waiting.append((node, done))
+        batch.tasks.append(task)
+        batch.tickets.append(ticket)
         batch.size += node.size
         batch.paths += len(path)
         if len(batch.tasks) >= _BATCH_FILES or batch.size >= _BATCH_BYTES or batch.paths >= _BATCH_PATHS:
@@ -84,11 +89,15 @@ class Contents:
             return
 
         def finish(results: list[FileResult]) -> None:
-            for (node, done), result in zip(batch.waiting, results, strict=True):
-                self._tick(result.size)
-                done(_content(node, result))
+            for ticket, result in zip(batch.tickets, results, strict=True):
+                content, size, xattrs, status, changed, error = result
+                if error or changed or status is not None:
+                    self._unusual(ticket, result)
+                    continue
+                self._stats.bytes_read += size
+                self._take(ticket, filled(ticket.entry.node, _ids(content), size, xattrs))
 
-        self._pool.read(batch.tasks, finish)
+        self._pool.read(batch.tasks, batch.size + 50_000 * len(batch.tasks), finish)
 
     def stream(self, entry: Entry, stream: Readable) -> Node:
         """Read a stream to its end; the node's size is what was read."""
@@ -97,25 +106,37 @@ class Contents:
         for count, chunk in enumerate(self._chunker.chunks(stream.read), 1):
             self._pool.seal(chunk, _Keep(ids, count))
             total += len(chunk)
-            self._tick(len(chunk))
+            self._stats.bytes_read += len(chunk)
         self._pool.drain()
         return replace(entry.node, content=tuple(ids[number] for number in range(1, count + 1)), size=total)
 
-    def _read_segments(self, whole: FileTask, node: Node, done: Done) -> None:
-        starts = range(0, node.size, SEGMENT)
+    def _read_segments(self, whole: FileTask, ticket: Ticket) -> None:
+        dir_fd, path, status, *_ = whole
+        size = status[0]
+        starts = range(0, size, SEGMENT)
         segments = _Segments(len(starts), [None] * len(starts))
         for number, start in enumerate(starts):
-            last = number == len(starts) - 1
-            task = whole._replace(offset=start, length=min(SEGMENT, node.size - start), last=last)
+            length = min(SEGMENT, size - start)
 
             def finish(results: list[FileResult], number: int = number) -> None:
                 segments.results[number] = results[0]
                 segments.missing -= 1
-                self._tick(results[0].size)
                 if not segments.missing:
-                    done(_content(node, _joined([each for each in segments.results if each is not None])))
+                    self._unusual(ticket, _joined([each for each in segments.results if each is not None]))
 
-            self._pool.read([task], finish)
+            self._pool.read([(dir_fd, path, status, start, length, number == len(starts) - 1)], length, finish)
+
+    def _unusual(self, ticket: Ticket, result: FileResult) -> None:
+        """Take a file that could not be read, or is no longer what the walk saw."""
+        content, size, xattrs, status, changed, error = result
+        self._stats.bytes_read += size
+        if error:
+            self._take(ticket, None, error)
+            return
+        node = ticket.entry.node
+        if status is not None:
+            node = _as_read(node, status)
+        self._take(ticket, filled(node, _ids(content), size, xattrs), changed=changed)
 
 
 class _Keep:
@@ -131,27 +152,22 @@ class _Keep:
 
 def _joined(results: Sequence[FileResult]) -> FileResult:
     """Make one result of those of all segments: the file must have been the same for each."""
-    broken = next((each for each in results if each.error), None)
-    if broken is not None:
-        return broken
-    statuses = {each.status for each in results}
-    return FileResult(
-        b"".join(each.content for each in results),
-        sum(each.size for each in results),
-        results[-1].xattrs,
-        results[-1].status,
-        any(each.changed for each in results) or len(statuses) > 1,
+    error = next((each[5] for each in results if each[5]), "")
+    statuses = {each[3] for each in results}
+    return (
+        b"".join(each[0] for each in results),
+        sum(each[1] for each in results),
+        results[0][2],
+        results[0][3],
+        any(each[4] for each in results) or len(statuses) > 1,
+        error,
     )
 
 
-def _content(node: Node, result: FileResult) -> Content:
-    if result.error:
-        return Content(None, result.error)
-    joined = result.content
-    ids = (joined,) if len(joined) == _ID else tuple(joined[at : at + _ID] for at in range(0, len(joined), _ID))
-    if result.status is not None:
-        node = _as_read(node, result.status)
-    return Content(filled(node, ids, result.size, result.xattrs or node.xattrs), changed=result.changed)
+def _ids(joined: bytes) -> Sequence[bytes]:
+    if len(joined) <= _ID:
+        return (joined,) if joined else ()
+    return tuple(joined[at : at + _ID] for at in range(0, len(joined), _ID))
 
 
 def _as_read(node: Node, status: tuple[int, ...]) -> Node:

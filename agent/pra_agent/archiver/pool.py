@@ -42,7 +42,7 @@ class Sample:
         self._seen += 1
         if len(self._picked) < self._size:
             self._picked.append(BlobHandle(BlobType.DATA, blob))
-        elif (place := random.randrange(self._seen)) < self._size:  # noqa: S311 - a sample, not a secret
+        elif (place := int(random.random() * self._seen)) < self._size:  # noqa: S311 - a sample, not a secret
             self._picked[place] = BlobHandle(BlobType.DATA, blob)
 
     @property
@@ -90,22 +90,24 @@ class Pool:
         self._end()
 
     # ---------------------------------------------------------------- tasks
-    def read(self, tasks: Sequence[FileTask], done: Callable[[list[FileResult]], None]) -> None:
-        """Have files read; `done` is called with their results, later, from within a method of this pool."""
+    def read(self, tasks: Sequence[FileTask], weight: int, done: Callable[[list[FileResult]], None]) -> None:
+        """Have files read; `done` is called with their results, later, from within a method of this pool.
+
+        `weight` is about what it costs, in bytes to be read.
+        """
         if not self._peers:
             results = [self._inline.read(task) for task in tasks]
             self._inline.close()
             done(results)
             return
         peer = self._idlest(_AHEAD)
-        weight = sum(task.length or task.status[0] for task in tasks) + 50_000 * len(tasks)
         peer.weight += weight
 
-        def finish(results: list[tuple[Any, ...]]) -> None:
+        def finish(results: list[FileResult]) -> None:
             peer.weight -= weight
-            done([FileResult(*result) for result in results])
+            done(results)
 
-        self._send(peer, READ, [tuple(task) for task in tasks], finish)
+        self._send(peer, READ, tasks, finish)
 
     def seal(self, data: Buffer, done: Callable[[bytes], None]) -> None:
         """Have a piece of a stream (8 MiB at most) stored; `done` is called with its id."""

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from pra_agent.sources.attributes import read_xattrs
 
@@ -28,33 +28,20 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Status = tuple[int, int, int, int]
 
 
-class FileTask(NamedTuple):
-    """A file, or a segment of one, to be read. `status` is (size, mtime, ctime, inode) as the walk saw it.
+#: A file, or a segment of one, to be read: descriptor of a directory (-1 when the path is absolute), path, status as
+#: the walk saw it, offset, length, and whether it is read to the end of the file. A plain tuple crosses processes fast.
+FileTask = tuple[int, bytes, Status, int, int, bool]
 
-    `dir_fd` is -1 when `path` is absolute. A segment that is the `last` is read to the end of the file.
-    """
+#: What was read: ids of blobs joined, bytes, extended attributes, status, whether the file changed while it was read,
+#: and an error if there is nothing. The status is None when the file is still what the walk saw, else (size, mtime,
+#: ctime, inode, mode, uid, gid, links, device) from before it was read.
+FileResult = tuple[bytes, int, Mapping[bytes, bytes], tuple[int, ...] | None, bool, str]
 
-    dir_fd: int
-    path: bytes
-    status: Status
-    offset: int = 0
-    length: int = 0
-    last: bool = True
+_NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
-class FileResult(NamedTuple):
-    """What was read: ids of blobs joined, bytes, attributes. `error` says why there is nothing.
-
-    `status` is None when the file is still what the walk saw, else (size, mtime, ctime, inode, mode, uid, gid, links,
-    device) as read; `changed` tells that it changed while it was read.
-    """
-
-    content: bytes = b""
-    size: int = 0
-    xattrs: Mapping[bytes, bytes] | None = None
-    status: tuple[int, ...] | None = None
-    changed: bool = False
-    error: str = ""
+def _nothing(error: str) -> FileResult:
+    return b"", 0, _NO_XATTRS, None, False, error
 
 
 class Chunker(Protocol):
@@ -95,40 +82,42 @@ class FileReader:
 
     def read(self, task: FileTask) -> FileResult:
         """Read a file or segment; errors of the file become part of the result."""
+        dir_fd, path, status, *_ = task
         try:
-            fd = self._open(task)
+            fd = self._open(dir_fd, path)
         except OSError as error:
-            return FileResult(error=f"cannot be opened: {error.strerror}")
+            return _nothing(f"cannot be opened: {error.strerror}")
         try:
-            if task.status[0] <= self._chunker.min_size:
+            if status[0] <= self._chunker.min_size:
                 return self._read_small(fd, task)
             return self._read_large(fd, task)
         except OSError as error:
-            return FileResult(error=f"cannot be read: {error.strerror}")
+            return _nothing(f"cannot be read: {error.strerror}")
         finally:
             os.close(fd)
 
     def _read_small(self, fd: int, task: FileTask) -> FileResult:
         """Read a file of one blob at once; once more when it is no longer what the walk saw."""
-        size = task.status[0]
+        status = task[2]
+        size = status[0]
         data = os.read(fd, size + 1) if size else b""
         after = os.fstat(fd)
-        if len(data) == size and _same(after, task.status):
-            content = self.store(data) if data else b""
-            return FileResult(content, size, read_xattrs(fd))
+        if len(data) == size and _same(after, status):
+            return self.store(data) if data else b"", size, read_xattrs(fd), None, False, ""
         if not stat.S_ISREG(after.st_mode):
-            return FileResult(error="it is no longer a regular file")
+            return _nothing("it is no longer a regular file")
         os.lseek(fd, 0, os.SEEK_SET)
         return self._read_large(fd, task)
 
     def _read_large(self, fd: int, task: FileTask) -> FileResult:
+        _, _, status, offset, length, last = task
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
-            return FileResult(error="it is no longer a regular file")
-        end = task.offset + task.length if not task.last else max(before.st_size, task.offset)
+            return _nothing("it is no longer a regular file")
+        end = max(before.st_size, offset) if last else offset + length
         ids: list[bytes] = []
         total = 0
-        for start, stop, hole in _extents(fd, task.offset, end, before):
+        for start, stop, hole in _extents(fd, offset, end, before):
             if hole:
                 ids += self._hole(stop - start)
                 total += stop - start
@@ -137,11 +126,9 @@ class FileReader:
             total += size
             ids += more
         xattrs = read_xattrs(fd)
-        after = os.fstat(fd)
-        changed = _key(before) != _key(after)
+        changed = _key(before) != _key(os.fstat(fd))
         # A file that changed keeps the status from before, so that the next run cannot take it for unchanged.
-        status = None if _same(before, task.status) else _status(before)
-        return FileResult(b"".join(ids), total, xattrs, status, changed)
+        return b"".join(ids), total, xattrs, None if _same(before, status) else _status(before), changed, ""
 
     def _extent(self, fd: int, start: int, stop: int) -> tuple[int, list[bytes]]:
         """Cut and store the bytes of a file from `start` to `stop`, or to its end; tell how many there were."""
@@ -168,14 +155,14 @@ class FileReader:
             yield blob
             length -= size
 
-    def _open(self, task: FileTask) -> int:
-        directory, _, name = task.path.rpartition(b"/")
-        if task.dir_fd < 0:
-            return self._open_at(task.path, None)
-        if (task.dir_fd, directory) != self._directory:
+    def _open(self, dir_fd: int, path: bytes) -> int:
+        directory, _, name = path.rpartition(b"/")
+        if dir_fd < 0:
+            return self._open_at(path, None)
+        if (dir_fd, directory) != self._directory:
             self._forget_directory()
-            self._directory_fd = _open_directory(task.dir_fd, directory)
-            self._directory = (task.dir_fd, directory)
+            self._directory_fd = _open_directory(dir_fd, directory)
+            self._directory = (dir_fd, directory)
         return self._open_at(name, self._directory_fd)
 
     def _open_at(self, name: bytes, dir_fd: int | None) -> int:

@@ -92,8 +92,8 @@ class Directory:
     def add(self, node: Node) -> None:
         """Take a finished child."""
         self.children.append(node)
-        if self.base is None:
-            before = self.previous.get(node.name)
+        if self.base is None and (previous := self.previous):
+            before = previous.get(node.name)
             if before is node or before == node:
                 self.same += 1
 

@@ -12,7 +12,7 @@ import traceback
 from typing import Any, NoReturn, Protocol
 
 from pra_agent.archiver.channel import Arena, receive, send
-from pra_agent.archiver.reading import Buffer, Chunker, FileReader, FileTask
+from pra_agent.archiver.reading import Buffer, Chunker, FileReader
 from pra_agent.kernel import die_with_parent
 
 #: Blobs are announced when so many bytes wait, or with the result of a batch.
@@ -76,7 +76,7 @@ class Worker:
         while (message := receive(self._link.task_read)) is not None:
             kind, number, payload = message
             if kind == READ:
-                result: Any = [tuple(self._reader.read(FileTask(*task))) for task in payload]
+                result: Any = [self._reader.read(task) for task in payload]
                 self._reader.close()
             else:
                 result = self._seal_piece(payload)

@@ -21,8 +21,8 @@ class Entry:
     `path` is the logical path: absolute, raw bytes, components joined by b"/"; parents need not be yielded
     (missing ones are made up), but a directory that is must come before what is in it.
     `node` is its metadata (name, type, mode, times, owner ...) without content and subtree.
-    `change_key` decides whether the content is that of the parent snapshot (see `change_key()`); b"" means
-    always read.
+    `change_key` decides whether the content is that of the parent snapshot: a kind of key (`KEY_FILE` ...), or a key
+    that `change_key()` made from this node or another; b"" means always read.
     `file` is the real path to open for a regular file, relative to `dir_fd` if that is given: the descriptor of a
     directory that has been open since the capture was entered (worker processes inherit it) and stays open until it
     is left. Nothing below `dir_fd` is reached through a symlink. The archiver reads the extended attributes of a
@@ -120,6 +120,20 @@ def change_key(node: Node, kind: bytes = KEY_FILE) -> bytes:
     if kind == KEY_NAME:
         return b"n%d.%d" % (node.size, node.mtime)
     raise ValueError(f"no kind of change key: {kind!r}")
+
+
+def unchanged(entry: Entry, before: Node) -> bool:
+    """Tell whether a file's content is that of `before`, by the entry's change key."""
+    key, node = entry.change_key, entry.node
+    if len(key) > 1:
+        return key == change_key(before, key[:1])
+    return (
+        bool(key)
+        and node.mtime == before.mtime
+        and node.size == before.size
+        and (key == KEY_NAME or node.inode == before.inode)
+        and (key != KEY_FILE or node.ctime == before.ctime)
+    )
 
 
 class StateBefore(Protocol):

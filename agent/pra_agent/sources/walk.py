@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pra_agent.model.nodes import NodeType
 from pra_agent.model.printable import printable
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
-from pra_agent.sources.source import KEY_FILE, Entry, Listing, Missed, change_key
+from pra_agent.sources.source import KEY_FILE, Entry, Listing, Missed
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 64
@@ -180,20 +180,19 @@ class Walker:
         level.directories = iter(looked.directories)
 
         def entries() -> Iterator[Entry | Missed]:
+            path, relative, dir_fd, owners = level.path, level.relative, self._start.parent_fd, self._names
             for name, known in looked.files:
                 try:
                     st = known or os.stat(name, dir_fd=level.fd, follow_symlinks=False)
                 except OSError as error:
-                    yield _missed(level.path + name, error)
+                    yield _missed(path + name, error)
                     continue
                 if stat.S_ISREG(st.st_mode):
-                    node = make_node(name, st, self._names)
-                    key = change_key(node, KEY_FILE)
-                    yield Entry(level.path + name, node, key, level.relative + name, self._start.parent_fd)
+                    yield Entry(path + name, make_node(name, st, owners), KEY_FILE, relative + name, dir_fd)
                 elif known is None and (stat.S_ISDIR(st.st_mode) or stat.S_ISSOCK(st.st_mode)):
-                    yield Missed(printable(level.path + name), "it was replaced while the tree was walked")
+                    yield Missed(printable(path + name), "it was replaced while the tree was walked")
                 else:
-                    yield from self._other(level, name, level.path + name, st)
+                    yield from self._other(level, name, path + name, st)
 
         path = level.path.rstrip(b"/") or b"/"
         yield Listing(path, looked.digest(), looked.regular, looked.others, looked.size, entries)
@@ -240,7 +239,7 @@ class Walker:
         last = path.rpartition(b"/")[2]
         if stat.S_ISREG(st.st_mode):
             node = make_node(last, st, self._names)
-            yield Entry(path, node, change_key(node, KEY_FILE), level.relative + name, self._start.parent_fd)
+            yield Entry(path, node, KEY_FILE, level.relative + name, self._start.parent_fd)
             return
         try:
             target = os.readlink(name, dir_fd=level.fd) if stat.S_ISLNK(st.st_mode) else b""
