@@ -42,7 +42,7 @@ def restore_snapshot(reader: SnapshotReader, snapshot: Snapshot, target: Path, *
 def restored(reader: SnapshotReader, snapshot: Snapshot, target: Path, **request: Any) -> Restored:
     """Plan and execute; nothing may fail."""
     done = restore_snapshot(reader, snapshot, target, **request)
-    assert done.failures == []
+    assert [f"{each.path}: {each.reason}" for each in done.failures] == []
     return done
 
 

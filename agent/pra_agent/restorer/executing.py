@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -16,7 +17,7 @@ from pra_agent.restorer.assembling import Assembler
 from pra_agent.restorer.fetching import fetch
 from pra_agent.restorer.finishing import finish_directories, link_files, remove_extra, sync
 from pra_agent.restorer.metadata import take_away
-from pra_agent.restorer.plan import Action, Plan
+from pra_agent.restorer.plan import Action, Directory, Plan
 from pra_agent.restorer.reusing import Existing, extents
 from pra_agent.restorer.target import DIRECTORY_FLAGS, Target, open_root, remove
 from pra_agent.restorer.workers import Inline, Maker, Workers
@@ -28,6 +29,7 @@ _WINDOW_BLOBS = 50_000
 _LARGE = 128 * 1024
 _WORTH_FORKING = 2000
 _WORKERS = 2
+_NEW = frozenset({Action.CREATE, Action.REPLACE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,23 +141,26 @@ class _Execution:
 
     def _make_directories(self) -> None:
         for index, directory in enumerate(self._plan.directories):
-            if index == 0 or directory.action not in {Action.CREATE, Action.REPLACE}:
-                continue
-            self._stop_if_asked()
-            try:
-                parent = self._target.fd(directory.parent)
-                if directory.action is Action.REPLACE:
-                    remove(parent, directory.name)
-                os.mkdir(directory.name, 0o700, dir_fd=parent)
-                if self._plan.directories[directory.parent].action not in {Action.CREATE, Action.REPLACE}:
-                    made = os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
-                    try:
-                        take_away(made)  # default access lists that are inherited from above
-                    finally:
-                        os.close(made)
-            except OSError as error:
-                stop_when_hopeless(error, self._plan.request.target)
-                self._fail(directory.path, error.strerror or str(error))
+            if index and directory.action in _NEW:
+                self._stop_if_asked()
+                try:
+                    self._make_directory(directory)
+                except OSError as error:
+                    stop_when_hopeless(error, self._plan.request.target)
+                    self._fail(directory.path, error.strerror or str(error))
+
+    def _make_directory(self, directory: Directory) -> None:
+        parent = self._target.fd(directory.parent)
+        if directory.action is Action.REPLACE:
+            remove(parent, directory.name)
+        with suppress(FileExistsError):  # if it is no directory, opening it fails
+            os.mkdir(directory.name, 0o700, dir_fd=parent)
+        made = os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
+        try:
+            if self._plan.directories[directory.parent].action not in _NEW:
+                take_away(made)  # default access lists that are inherited from above
+        finally:
+            os.close(made)
 
     def _make_files(self) -> None:
         for window in self._windows():
