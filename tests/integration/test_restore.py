@@ -295,7 +295,7 @@ def test_the_plan_says_what_happens(source: Path, repository: Repository, saved:
     # Two names of one file: the second becomes a link to the first.
     assert lines["replace", str(source / "one too")] == 3
     assert lines["replace", f"{source / 'etc/one'} = {source / 'one too'}"] == 0
-    assert (made.counts()["create"], made.counts()["delete"], made.counts()["keep"]) == (1, 1, 3)
+    assert (made.counts()["create"], made.counts()["delete"], made.kept) == (1, 1, 3)
 
 
 # ---------------------------------------------------------------- interrupted
