@@ -29,9 +29,16 @@ _WORDS = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], document: Document, at: KeyPath = ()) -> Iterator[Problem]:
-    """Yield a problem for each error of a model that was built from the part of the document below `at`."""
+    """Yield a problem for each wrong key of a model that was built from the part of the document below `at`.
+
+    A value that no member of a union takes has an error for each of them; the first one is told.
+    """
+    told: set[str] = set()
     for detail in error.errors(include_url=False, include_context=True):
-        yield _explain(detail, model, document, at)
+        problem = _explain(detail, model, document, at)
+        if problem.key not in told:
+            told.add(problem.key)
+            yield problem
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel], document: Document, at: KeyPath) -> Problem:

@@ -17,13 +17,14 @@ from pra_agent.exporter.settings import ExporterSettings
 from pra_agent.model.references import SecretField, SecretRef
 from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
+from pra_agent.sources.dump.settings import DumpSettings
 from pra_agent.sources.files import FilesSettings
 from pra_agent.storage.settings import StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[
-    FilesSettings,
-    Field(description="What the job protects; `type` says which kind of source it is."),
+    FilesSettings | DumpSettings,
+    Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")

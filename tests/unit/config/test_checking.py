@@ -2,6 +2,8 @@
 
 import os
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def found(place, text=TEXT, **options):
+def found(place: Path, text: str = TEXT, **options: Any) -> list[str]:
     path = place / "config.yaml"
     path.write_text(text.format(dir=place))
     path.chmod(options.pop("mode", 0o600))
