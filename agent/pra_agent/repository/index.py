@@ -195,10 +195,11 @@ class Index:
             for blob_type, columns in part.columns.items():
                 columns.pack += np.uint32(base)
                 parts[blob_type].append(columns)
+        # What decoding has left in the heap would be held beside the tables.
+        trim_memory()
         for blob_type, columns_list in parts.items():
             if columns_list:
                 self._tables[blob_type] = (Table(blob_type, columns_list),)
-        # The parts were freed, but lie in the heap between what was not.
         trim_memory()
 
 

@@ -1,7 +1,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from pra_agent.repository import host as host_module
 from pra_agent.repository.host import pid_namespace, process_start, this_host
 
 
@@ -34,3 +38,13 @@ def test_a_process_start_tells_the_living_from_the_dead():
 
 def test_the_pid_namespace_has_a_name():
     assert pid_namespace().startswith("pid:[")
+
+
+def test_a_system_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_MACHINE_ID", (tmp_path / "none",))
+    monkeypatch.setattr(host_module, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr(host_module, "_STAT", tmp_path / "none")
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999)
+    host = this_host("web-1")
+    assert (host.machine_id, host.boot_id, host.boot_time) == ("", "", 0)
+    assert host.username == "3999999"

@@ -152,4 +152,4 @@ def test_a_slot_with_another_content_is_damaged_not_wrong():
     with pytest.raises(WrongKey, match="1 unreadable"):
         open_master_key(backend, "first")
     with pytest.raises(DamagedError):
-        keys._unwrap(document(backend, ring.current), "first")
+        keys.unwrap_slot(document(backend, ring.current), "first")

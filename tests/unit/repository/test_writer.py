@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pra_agent.errors import LockLost, StorageFull
+from pra_agent.errors import LockLost, StorageFull, TransientStorageError
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.repository.codec import content_id
 from pra_agent.repository.index import decode_index
@@ -211,6 +211,38 @@ def test_an_error_of_the_caller_keeps_what_is_durable() -> None:
     assert len(reopen(repository).index) == len(all_blobs(repository))
 
 
+def test_a_blob_that_cannot_be_sealed_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = make_repository()
+    handle = BlobHandle(BlobType.DATA, content_id(b"blob"))
+
+    def fail(_: object) -> bytes:
+        raise MemoryError
+
+    with repository.lock():
+        repository.load_index()
+        with repository.writer() as writer:
+            with monkeypatch.context() as patch:
+                patch.setattr(repository.codec, "seal", fail)
+                with pytest.raises(MemoryError):
+                    writer.add(BlobType.DATA, b"blob")
+            assert not repository.has(handle)
+            writer.add(BlobType.DATA, b"blob")
+    assert reopen(repository).read_blob(handle) == b"blob"
+
+
+def test_an_index_that_cannot_be_stored_fails_the_run_and_is_tried_no_more() -> None:
+    inner = MemoryBackend()
+    repository = make_repository(inner)
+    faulty = FaultyBackend(inner, Fault(at=1, times=99, operations=("put",), kinds=(Kind.INDEX,)))
+    opened = reopen(repository, backend=faulty)
+    with pytest.raises(TransientStorageError), opened.lock():
+        opened.load_index()
+        with opened.writer() as writer:
+            writer.add(BlobType.DATA, b"stored, but listed nowhere")
+    assert len(objects(repository, Kind.DATA)) == 1
+    assert len(reopen(repository).index) == 0
+
+
 def test_no_index_without_the_lock() -> None:
     repository = make_repository()
     with pytest.raises(LockLost), repository.lock() as lock:
@@ -319,3 +351,14 @@ def test_who_may_not_write_leaves_the_notes(tmp_path: Path) -> None:
     with opened.lock():
         opened.load_index()
         assert len(opened.index) == 5
+
+
+def test_a_lost_lock_adopts_nothing(tmp_path: Path) -> None:
+    repository = make_repository()
+    _die_while_writing(repository, tmp_path, [noise(1 * MIB) for _ in range(5)], Mode.DIE, Kind.INDEX)
+    opened = reopen(repository, state=tmp_path)
+    with opened.lock() as lock:
+        repository.backend.delete(Handle(Kind.LOCK, lock.id))
+        with pytest.raises(LockLost):
+            opened.load_index()
+    assert objects(repository, Kind.INDEX) == []
