@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -277,3 +278,32 @@ def eventually(condition: Callable[[], object], what: str, limit: float = 60.0) 
         if _CLOCK.monotonic() > end:
             raise AssertionError(f"not within {limit:.0f} s: {what}")
         _CLOCK.sleep(0.02)
+
+
+def as_user(uid: int, gids: Sequence[int], work: Callable[[], object]) -> object:
+    """Do the work in a forked child with these rights; gives its result, or raises its error. Takes root."""
+    readable, writable = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups(list(gids))
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            try:
+                told: tuple[bool, object] = (True, work())
+            except Exception as error:  # noqa: BLE001 - it is raised again by the parent
+                told = (False, error)
+            with os.fdopen(writable, "wb") as out:
+                pickle.dump(told, out)
+        finally:
+            os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as result:
+        data = result.read()
+    os.waitpid(pid, 0)
+    good, value = pickle.loads(data)
+    if not good:
+        raise value
+    return value

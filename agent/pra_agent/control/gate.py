@@ -14,13 +14,17 @@ from pra_agent.control.peers import HasOptions, Peer, peer_of
 
 @dataclass(slots=True)
 class Limits:
-    """How much one server takes on. `header` and `body` in seconds, connections counted over all peers and per user."""
+    """How much one server takes on.
+
+    `header`, `idle` and `body` in seconds; connections are counted over all peers and per user.
+    """
 
     connections: int = 128
     connections_per_user: int = 48
     sessions: int = 16
     readers_per_session: int = 4
     header: float = 15.0
+    idle: float = 60.0
     body: float = 30.0
     #: Seconds for which a client may leave a full socket buffer unread.
     stalled: float = 300.0
@@ -61,6 +65,7 @@ class Gate(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._requests = 0
         self._entered = False
+        self._idle = False
         self.peer = Peer(0, -1, frozenset())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,7 +80,7 @@ class Gate(asyncio.Protocol):
             return
         self._entered = True
         self._inner.connection_made(transport)
-        self._arm()
+        self._arm(self._crowd.limits.header)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -86,8 +91,8 @@ class Gate(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._entered:
             return
-        if self._requests == 0 and self._timer is None:
-            self._arm()
+        if self._requests == 0 and self._idle:
+            self._arm(self._crowd.limits.header)
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -105,16 +110,21 @@ class Gate(asyncio.Protocol):
         self._disarm()
 
     def request_ended(self) -> None:
-        """Note that the handler is done with it."""
+        """Note that the handler is done with it; the next may take its time to begin."""
         self._requests -= 1
+        if self._requests == 0:
+            self._arm(self._crowd.limits.idle)
+            self._idle = True
 
-    def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._crowd.limits.header, self._give_up)
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._idle = False
 
     def _give_up(self) -> None:
         self._timer = None

@@ -95,11 +95,12 @@ class ControlServer:
         self._runner = web.AppRunner(
             self._application(self._sessions),
             access_log=None,
-            keepalive_timeout=75.0,
+            keepalive_timeout=self._limits.idle + 15.0,
             shutdown_timeout=5.0,
             max_line_size=4096,
             max_field_size=8190,
             auto_decompress=False,
+            lingering_time=2.0,
         )
         await self._runner.setup()
         loop = asyncio.get_running_loop()
