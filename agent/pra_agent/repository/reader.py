@@ -34,6 +34,11 @@ class _Range:
     plain: int = 0
     entries: list[PackEntry] = field(default_factory=lambda: list[PackEntry]())
 
+    @property
+    def cost(self) -> int:
+        """The bytes that are held while it is read: sealed and plain."""
+        return self.end - self.start + self.plain
+
 
 class BlobReader:
     """Reads blobs that the index knows; after a fork as well."""
@@ -57,16 +62,19 @@ class BlobReader:
                 yield from self._fetch(index, one)
             return
         workers = max(1, min(self._backend.connections, len(ranges)))
-        ahead = max(workers, min(2 * workers, self._settings.read_memory // _RANGE_PLAIN))
-        waiting: deque[Future[list[Blob]]] = deque()
+        waiting: deque[tuple[int, Future[list[Blob]]]] = deque()
+        held = 0
         pool = ThreadPoolExecutor(workers, thread_name_prefix="read-blobs")
         try:
             for one in ranges:
-                waiting.append(pool.submit(self._fetch, index, one))
-                if len(waiting) >= ahead:
-                    yield from waiting.popleft().result()
+                while waiting and (held + one.cost > self._settings.read_memory or len(waiting) >= 2 * workers):
+                    cost, future = waiting.popleft()
+                    yield from future.result()
+                    held -= cost
+                waiting.append((one.cost, pool.submit(self._fetch, index, one)))
+                held += one.cost
             while waiting:
-                yield from waiting.popleft().result()
+                yield from waiting.popleft()[1].result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
