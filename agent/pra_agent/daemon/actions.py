@@ -1,6 +1,6 @@
 """What a run does in its child process, for each operation; the operations themselves know no configuration."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -71,11 +71,9 @@ def survey(work: Work) -> RunRecord:
         if repository.state is not None:
             identity.confirm(snapshots, repository.host, repository.state)
         ours = [one for one in snapshots if AGENT_TAG in one.tags and one.hostname == config.node]
+        count_snapshots(work, ours)
         for name in config.jobs:
             own = [one for one in ours if one.job == name]
-            work.gauge("snapshots", len(own), name)
-            if own:
-                work.gauge("oldest_snapshot_timestamp_seconds", own[0].time.timestamp(), name)
             if work.journal.last_run(name, Operation.BACKUP) is None:
                 _seed(work, own, off_host=repository.backend.off_host)
         sizes = [info.size for kind in Kind for info in repository.backend.list(kind)]
@@ -100,6 +98,16 @@ def adopt(work: Work) -> RunRecord:
             raise UsageError("adopting needs a state directory")
         identity.adopt(repository.host, repository.state, work.clock.now())
     return replace(work.run, outcome=Outcome.SUCCESS, finished=work.clock.now())
+
+
+def count_snapshots(work: Work, snapshots: Sequence[Snapshot]) -> None:
+    """Leave how many snapshots each job has, and how old its oldest is."""
+    config = config_of(work)
+    for name in config.jobs:
+        times = [one.time for one in snapshots if one.job == name and one.hostname == config.node]
+        work.gauge("snapshots", len(times), name)
+        if times:
+            work.gauge("oldest_snapshot_timestamp_seconds", min(times).timestamp(), name)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ LAST_FULL = "backup_last_full_timestamp_seconds"
 #: The job name that stands for the host: its hold holds every job.
 HOST = ""
 
+_WITH_SENSE = frozenset({Outcome.SUCCESS, Outcome.PARTIAL})
 _SET_GAUGE = "INSERT OR REPLACE INTO gauges VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO runs (id, operation, job, destination, outcome, started, record) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_COUNT = (
@@ -86,7 +87,7 @@ class Journal:
                 self._account(db, record)
                 if advances and record.data_instant is not None:
                     self._advance(db, record.job, record.destination, record.data_instant, off_host=record.off_host)
-                if record.full and record.outcome in {Outcome.SUCCESS, Outcome.PARTIAL}:
+                if record.full and record.operation is Operation.BACKUP and record.outcome in _WITH_SENSE:
                     db.execute(_SET_GAUGE, (LAST_FULL, record.job, record.started.timestamp()))
                 if record.outcome is Outcome.SUSPECT:
                     self._set_job(db, record.job, "suspect", 1)

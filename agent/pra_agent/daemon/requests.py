@@ -13,8 +13,8 @@ from pra_agent.model.runs import Operation
 class Lane(Enum):
     """Which runs may go beside which.
 
-    BACKUP: as many at once as the configuration allows. SHARED: one at a time, beside backups. EXCLUSIVE: one at a
-    time, never beside a backup. Upkeep starts only while no backup waits.
+    BACKUP: as many at once as the configuration allows. SHARED: one upkeep run at a time, beside backups. EXCLUSIVE:
+    one upkeep run at a time, never beside a backup. Upkeep starts only while no backup waits.
     """
 
     BACKUP = "backup"
@@ -24,22 +24,22 @@ class Lane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How an operation runs: its lane, whether a backup that is due stops it (to begin again later), its limit."""
+    """How an operation runs: its lane, whether it waits until no backup runs, and its time limit."""
 
     lane: Lane
-    gives_way: bool = False
+    yields: bool = False
     limit: timedelta = timedelta(hours=12)
 
 
 MANNERS: Mapping[Operation, Manner] = MappingProxyType(
     {
         Operation.BACKUP: Manner(Lane.BACKUP, limit=timedelta(days=3)),
-        Operation.FORGET: Manner(Lane.EXCLUSIVE, limit=timedelta(hours=2)),
+        Operation.FORGET: Manner(Lane.SHARED, limit=timedelta(hours=2)),
         # A prune has its own time budget and ends in order; the limit is for one that hangs.
         Operation.PRUNE: Manner(Lane.EXCLUSIVE, limit=timedelta(hours=6)),
-        Operation.CHECK: Manner(Lane.SHARED, gives_way=True),
-        Operation.COPY: Manner(Lane.SHARED, limit=timedelta(days=3)),
-        Operation.DRILL: Manner(Lane.SHARED, gives_way=True),
+        Operation.CHECK: Manner(Lane.SHARED, yields=True),
+        Operation.COPY: Manner(Lane.SHARED, yields=True, limit=timedelta(days=3)),
+        Operation.DRILL: Manner(Lane.SHARED, yields=True),
         Operation.RESTORE: Manner(Lane.SHARED, limit=timedelta(days=3)),
         Operation.RECOVER: Manner(Lane.SHARED, limit=timedelta(days=3)),
     }

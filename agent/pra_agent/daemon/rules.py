@@ -13,7 +13,15 @@ from pra_agent.daemon.worker import RunTask
 from pra_agent.model.runs import Operation, Outcome, RunRecord
 
 WORKER = "pra_agent.daemon.worker:run"
-_ACTIONS = MappingProxyType({Operation.BACKUP: "pra_agent.daemon.actions:backup"})
+#: What does an operation, by name: it is imported in the run's own process. An operation is added here.
+_ACTIONS = MappingProxyType(
+    {
+        Operation.BACKUP: "pra_agent.daemon.actions:backup",
+        Operation.FORGET: "pra_agent.daemon.care:forget",
+        Operation.PRUNE: "pra_agent.daemon.care:prune",
+        Operation.CHECK: "pra_agent.daemon.care:check",
+    }
+)
 #: A partial run of these never counts: what is missing is not a file but the sense of the whole.
 _WHOLE_OR_NOTHING = frozenset({"dump", "cassandra", "elasticsearch"})
 #: What is due a little early counts, so that a daily full does not slip by an hour each day.

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol, cast
 
 import structlog
@@ -32,8 +33,11 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 #: Seconds between asking a run to stop and ending it, and for its pipes to run dry after its end.
 GRACE = 20.0
 _DRAIN = 5.0
-#: A run gives way to backups so many times; then it is left to end.
-_PATIENCE = 3
+#: An exclusive run is stopped for a backup that has less slack than this, in seconds; but only so many times.
+_URGENT = 1800.0
+_GIVES_WAY = 3
+#: A run that yields starts beside running backups when it has waited so long, in seconds.
+_PATIENCE = 6 * 3600.0
 _LONGEST_LINE = 16 * 1024 * 1024
 
 _log = structlog.get_logger()
@@ -171,9 +175,17 @@ class Runner:
         if active.paused:
             active.resume()
         active.signal(signal.SIGTERM)
-        asyncio.get_running_loop().call_later(GRACE, active.signal, signal.SIGKILL)
+        loop = asyncio.get_running_loop()
+        # The second one interrupts what does not look whether it is to stop; the last one ends it.
+        loop.call_later(GRACE / 2, active.signal, signal.SIGTERM)
+        loop.call_later(GRACE, partial(active.signal, signal.SIGKILL, group=True))
 
     # ------------------------------------------------------------ lanes
+    def wake(self) -> None:
+        """See whether something that waits may start by now."""
+        if not self._closing:
+            self._dispatch()
+
     def _dispatch(self) -> None:
         while (active := self._next()) is not None:
             self._queue.remove(active)
@@ -188,17 +200,23 @@ class Runner:
         exclusive = [a for a in upkeep if a.manner.lane is Lane.EXCLUSIVE]
         waiting = [a for a in self._queue if a.manner.lane is Lane.BACKUP]
         if waiting:
-            for active in exclusive:
-                self._give_way(active)
-            if exclusive or len(backups) >= self.rules.concurrent_backups:
-                return None
-            return min(waiting, key=lambda a: self.rules.slack(a.request))
+            urgent = min(waiting, key=lambda a: self.rules.slack(a.request))
+            if exclusive and self.rules.slack(urgent.request) < _URGENT:
+                self._make_room(exclusive[0])
+            free = not exclusive and len(backups) < self.rules.concurrent_backups
+            return urgent if free else None
         if upkeep:
             return None
-        return next((a for a in self._queue if not backups or a.manner.lane is Lane.SHARED), None)
+        return next((a for a in self._queue if not backups or self._beside_backups(a)), None)
 
-    def _give_way(self, active: ActiveRun) -> None:
-        if active.manner.gives_way and not active.stopping and active.times_given_way < _PATIENCE:
+    def _beside_backups(self, active: ActiveRun) -> bool:
+        """Whether a run may start while backups run: those that yield do so for a while only."""
+        waited = (self._clock.now() - active.queued).total_seconds()
+        return active.manner.lane is Lane.SHARED and (not active.manner.yields or waited > _PATIENCE)
+
+    def _make_room(self, active: ActiveRun) -> None:
+        """Stop a run that keeps an urgent backup from its turn; it begins again when the backups are done."""
+        if not active.stopping and active.times_given_way < _GIVES_WAY:
             active.gives_way = True
             self._ask_to_stop(active, "gave way to a backup; it begins again later")
 

@@ -265,6 +265,7 @@ class Service:
             self._parts.notifier.alive()
             self._parts.notifier.status(self._words())
             self._scheduler.wake()
+            self._runner.wake()
             if since_survey >= _SURVEY:
                 since_survey = 0
                 self._background(self._survey())

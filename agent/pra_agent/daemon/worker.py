@@ -22,7 +22,7 @@ from pra_agent.clock import Clock, SystemClock
 from pra_agent.daemon import child, log, records
 from pra_agent.daemon.journal import Journal
 from pra_agent.daemon.requests import RunRequest
-from pra_agent.errors import PraError
+from pra_agent.errors import Interrupted, PraError
 from pra_agent.model.events import Event, Progress
 from pra_agent.model.runs import RunRecord
 
@@ -123,6 +123,8 @@ def run(payload: object, descriptors: Sequence[int]) -> int:
     work = Work(task, descriptors[0], SystemClock())
 
     def ask_to_stop(_number: int, _frame: object) -> None:
+        if work.stop.is_set():
+            raise Interrupted("the run was asked to stop twice")
         work.stop.set()
 
     signal.signal(signal.SIGTERM, ask_to_stop)

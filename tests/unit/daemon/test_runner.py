@@ -189,11 +189,47 @@ def test_backups_run_beside_each_other_and_a_prune_never_beside_them(tmp_path, p
     asyncio.run(main())
 
 
-def test_a_copy_runs_beside_backups(tmp_path, processes):
+def test_a_prune_makes_room_for_an_urgent_backup_and_begins_again(tmp_path, processes):
+    async def main() -> None:
+        async with house(tmp_path, processes) as h:
+            h.rules.action = "wait"
+            h.rules.slacks = {"calm": 36000.0, "urgent": 60.0}
+            prune = h.runner.submit(RunRequest(Operation.PRUNE))
+            await h.until("+prune")
+            calm = h.runner.submit(RunRequest(Operation.BACKUP, "calm"))
+            assert not prune.stopping
+            urgent = h.runner.submit(RunRequest(Operation.BACKUP, "urgent"))
+            record = await asyncio.wait_for(prune.ended, _LIMIT)
+            assert (record.outcome, record.error) == (Outcome.SKIPPED, "gave way to a backup; it begins again later")
+            h.go()
+            await asyncio.wait_for(asyncio.gather(calm.ended, urgent.ended), _LIMIT)
+            await h.until("+prune", "!prune", "+calm", "-calm", "+urgent", "-urgent", "+prune", "-prune")
+            assert h.order()[-1] == "-prune"
+
+    asyncio.run(main())
+
+
+def test_a_check_waits_for_backups_and_a_forget_does_not(tmp_path, processes):
     async def main() -> None:
         async with house(tmp_path, processes) as h:
             h.rules.action = "wait"
             h.runner.submit(RunRequest(Operation.BACKUP, "a"))
+            check = h.runner.submit(RunRequest(Operation.CHECK))
+            h.runner.submit(RunRequest(Operation.FORGET))
+            await h.until("+a", "+forget")
+            h.go()
+            await asyncio.wait_for(check.ended, _LIMIT)
+            assert h.order()[-2:] == ["+check", "-check"]
+
+    asyncio.run(main())
+
+
+def test_a_copy_that_waited_long_runs_beside_backups(tmp_path, processes, monkeypatch):
+    async def main() -> None:
+        async with house(tmp_path, processes) as h:
+            h.rules.action = "wait"
+            h.runner.submit(RunRequest(Operation.BACKUP, "a"))
+            monkeypatch.setattr(runner_module, "_PATIENCE", -1.0)
             h.runner.submit(RunRequest(Operation.COPY, destination="s3://copy"))
             await h.until("+a", "+copy")
             h.go()
