@@ -96,5 +96,5 @@ def parse_subset(text: str) -> Subset:
 
 def _leading(ids: Ids) -> npt.NDArray[np.uint64]:
     """The first eight bytes of each id as a number."""
-    raw = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), -1)[:, :8]
+    raw = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize)[:, :8]
     return np.ascontiguousarray(raw).view(">u8").reshape(-1).astype(np.uint64)
