@@ -186,7 +186,7 @@ def _unprotected(view: View) -> str:
         told = "<p>Everything that was found on this host is covered by a job.</p>"
     else:
         rows = [(text(kind), str(number)) for kind, number in sorted(found.items())]
-        told = _table("Found on this host, covered by no job", ("Kind", "Number"), rows, "")
+        told = "<p>Found on this host, covered by no job:</p>" + _table("Not protected", ("Kind", "Number"), rows, "")
     return _section("unprotected", "Not protected", told)
 
 

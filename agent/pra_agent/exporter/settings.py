@@ -25,7 +25,7 @@ class ExporterSettings(BaseModel):
     listen: str = Field(default="127.0.0.1:9807", description="Address and port.")
     tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     users: Path | None = Field(
-        None, description="File of NAME:HASH lines (pra-agent's scrypt form); asks for basic auth."
+        default=None, description="File of NAME:HASH lines (pra-agent's scrypt form); asks for basic auth."
     )
 
     @model_validator(mode="after")
