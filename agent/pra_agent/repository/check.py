@@ -69,7 +69,7 @@ class Check:
         self._stored_files()
         usage = Usage(self.repository.index)
         result.blobs = sum(map(len, usage.tables.values()))
-        self._trees(usage)
+        self.trees(usage)
         packs = self._packs(usage)
         if packs is not None:
             self._compare(packs)
@@ -121,7 +121,7 @@ class Check:
                     self._damage(info.handle.path, "its content does not match its name")
 
     # ---------------------------------------------------------------- trees
-    def _trees(self, usage: Usage) -> None:
+    def trees(self, usage: Usage) -> None:
         """Walk all trees: they are there, in order, and what they refer to is in an index."""
         result = self.result
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pra_agent.errors import DamagedError, NotFound
+from pra_agent.errors import DamagedError, NotFound, StorageError
 from pra_agent.repository.codec import Codec, content_id
 from pra_agent.repository.pack import PackEntry, open_blob, parse_header
 from pra_agent.repository.repository import Repository
@@ -47,6 +47,9 @@ def prove_pack(repository: Repository, pack: str, entries: Sequence[PackEntry]) 
         data = repository.backend.get(Handle(Kind.DATA, pack))
     except (NotFound, DamagedError) as error:
         return PackProof(pack, 0, error.message, tuple(entries))
+    except StorageError as error:
+        repository.backend.get(Handle(Kind.CONFIG))  # raises when it is the store that cannot be read
+        return PackProof(pack, 0, f"it cannot be read: {error.message}", tuple(entries))
     faults: list[str] = []
     if content_id(data).hex() != pack:
         faults.append("its content does not match its name")
