@@ -324,8 +324,9 @@ class _Child:
             return
         if self._running():
             self._signal(signal.SIGTERM)
-            deadline = self._terms.clock.monotonic() + _GRACE
-            while self._running() and self._terms.clock.monotonic() < deadline:
+            for _ in range(round(_GRACE / 0.01)):
+                if not self._running():
+                    break
                 Event().wait(0.01)
         self._signal(signal.SIGKILL)
         while self._running():

@@ -47,21 +47,40 @@ def compile_patterns(patterns: Iterable[str], root: bytes) -> Excluded | None:
         spec = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise SourceError(f"no exclude pattern: {error}", advice="Write it as in .gitignore.") from error
-    patterns_made = cast("Iterable[_Pattern]", spec.patterns)
-    regexes = [pattern.regex.pattern for pattern in patterns_made if pattern.include and pattern.regex is not None]
-    if not regexes:
+    rules = [
+        (bool(pattern.include), _whole(pattern.regex.pattern))
+        for pattern in cast("Iterable[_Pattern]", spec.patterns)
+        if pattern.regex is not None
+    ]
+    positive = [regex for include, regex in rules if include]
+    if not positive:
         return None
-    # One search tells for nearly every path that no pattern is about it; only the others need the rules of order.
-    quick = re.compile("|".join(_GROUP_NAME.sub("(?:", regex) for regex in regexes), re.DOTALL).search
-    match = spec.match_file
+    # One match tells for nearly every path that no pattern is about it; only the others need the rules of order.
+    quick = re.compile("|".join(positive), re.DOTALL).fullmatch
+    # The last pattern that matches decides.
+    matchers = [(include, re.compile(regex, re.DOTALL).fullmatch) for include, regex in reversed(rules)]
 
     def excluded(path: bytes, is_dir: bool) -> bool:
         text = os.fsdecode(path)
         if is_dir:
             text += "/"
-        return quick(text) is not None and match(text)
+        return quick(text) is not None and next(include for include, match in matchers if match(text))
 
     return excluded
+
+
+def _whole(regex: str) -> str:
+    """Turn a regex of pathspec, which also matches what lies below a match, into one for the path itself.
+
+    Parents need no rule: a directory that is excluded is not entered.
+    """
+    regex = _GROUP_NAME.sub("(?:", regex)
+    if not regex.startswith("^"):
+        regex = ".*" + regex
+    if regex.endswith(("$)", "/)")):
+        return regex
+    # "dir/**" is all below the directory, and not the directory; "**" is all.
+    return regex + (".+" if regex.endswith("/") else ".*")
 
 
 def _below(pattern: str, root: str) -> str:
