@@ -132,9 +132,7 @@ class Desk:
         suspect = self._journal.last_with(job, Operation.BACKUP, [Outcome.SUSPECT])
         if not self._journal.job_state(job).suspect or suspect is None:
             raise RefusedError(f"no backup of {job} is suspect", advice="There is nothing to accept.")
-        if suspect.data_instant is not None:
-            self._journal.advance(job, "", suspect.data_instant, off_host=suspect.off_host)
-        self._journal.set_suspect(job, False)
+        self._journal.accept(suspect)
         _log.info("the suspect backup is accepted", job=job, run=suspect.id)
 
     def start_reader(self, channel: socket) -> Child:

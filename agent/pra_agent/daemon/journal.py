@@ -30,6 +30,12 @@ HOST = ""
 _WITH_SENSE = frozenset({Outcome.SUCCESS, Outcome.PARTIAL})
 _SET_GAUGE = "INSERT OR REPLACE INTO gauges VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO runs (id, operation, job, destination, outcome, started, record) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_SUCCESSES = (
+    "SELECT record FROM runs WHERE job = ? AND operation = ? AND outcome = ? AND destination = '' AND started >= ?"
+    " ORDER BY seq DESC LIMIT ?"
+)
+_ACCEPTED = "accepted_bytes"
+_ACCEPTED_AT = "accepted_timestamp_seconds"
 _ADD_COUNT = (
     "INSERT INTO counts VALUES (?, ?, ?, 1) ON CONFLICT (job, operation, outcome) DO UPDATE SET count = count + 1"
 )
@@ -147,17 +153,23 @@ class Journal:
         return self._store.record("SELECT record FROM runs WHERE id = ?", run_id)
 
     def usual_bytes(self, job: str, *, of: int = 10) -> int:
-        """The median size in bytes of the newest successful backups of a job; 0 when there is none."""
-        rows = self._store.records(
-            "SELECT record FROM runs WHERE job = ? AND operation = ? AND outcome = ? AND destination = ''"
-            " ORDER BY seq DESC LIMIT ?",
-            job,
-            Operation.BACKUP.value,
-            Outcome.SUCCESS.value,
-            of,
-        )
+        """The median size in bytes of the newest successful backups of a job; 0 when there is none.
+
+        What was accepted is usual from then on: what was before it counts no more.
+        """
+        since = self.gauge(_ACCEPTED_AT, job) or 0.0
+        rows = self._store.records(_SUCCESSES, job, Operation.BACKUP.value, Outcome.SUCCESS.value, since * 1e6, of)
         sizes = sorted(record.bytes for record in rows)
-        return sizes[len(sizes) // 2] if sizes else 0
+        return sizes[len(sizes) // 2] if sizes else int(self.gauge(_ACCEPTED, job) or 0)
+
+    def accept(self, record: RunRecord) -> None:
+        """Take a suspect backup for good: its data instant advances, and its size is usual from now on."""
+        with self._store.writing() as db:
+            self._set_job(db, record.job, "suspect", 0)
+            db.execute(_SET_GAUGE, (_ACCEPTED, record.job, float(record.bytes)))
+            db.execute(_SET_GAUGE, (_ACCEPTED_AT, record.job, record.started.timestamp()))
+            if record.data_instant is not None:
+                self._advance(db, record.job, record.destination, record.data_instant, off_host=record.off_host)
 
     # ------------------------------------------------------------ progress, in memory only
     def set_progress(self, run_id: str, progress: Mapping[str, object]) -> None:

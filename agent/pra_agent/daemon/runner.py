@@ -234,7 +234,9 @@ class Runner:
 
     async def _execute(self, active: ActiveRun) -> None:
         active.record = self._begun(active)
-        log = _log.bind(run=active.id, operation=active.request.operation.value, job=active.request.job or None)
+        log = _log.bind(run=active.id, operation=active.request.operation.value)
+        if active.request.job:
+            log = log.bind(job=active.request.job)
         try:
             await asyncio.to_thread(self._journal.start, active.record)
             status = await self._child(active, self.rules.task(active.record, active.request))

@@ -216,6 +216,19 @@ def test_the_usual_size_is_the_median_of_the_newest(journal):
     assert journal.usual_bytes("app", of=3) == 110
 
 
+def test_what_was_accepted_is_usual_from_then_on(journal):
+    for n in range(3):
+        add(journal, begun(f"r{n}", minutes=n), bytes=1000)
+    small = add(journal, begun("small", minutes=5), outcome=Outcome.SUSPECT, bytes=10)
+    assert journal.usual_bytes("app") == 1000
+    journal.accept(small)
+    assert not journal.job_state("app").suspect
+    assert journal.data_instants("app") == {"": small.data_instant}
+    assert journal.usual_bytes("app") == 10
+    add(journal, begun("next", minutes=6), bytes=14)
+    assert journal.usual_bytes("app") == 14
+
+
 def test_state_before_is_seen_by_another_process(journal, tmp_path):
     state = journal.state_before("app")
     state.remember("paused", {"container": "db"})
