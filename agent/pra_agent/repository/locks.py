@@ -120,7 +120,13 @@ class LockFiles:
         sealed = self.codec.seal_unpacked(orjson.dumps(document))
         name = content_id(sealed).hex()
         self._notes.add(name)
-        self.backend.put(Handle(Kind.LOCK, name), sealed)
+        try:
+            self.backend.put(Handle(Kind.LOCK, name), sealed)
+        except BaseException:
+            # Perhaps it was stored and only the answer was lost.
+            with suppress(StorageError):
+                self.remove(name)
+            raise
         return name
 
     def remove(self, name: str) -> None:
@@ -194,6 +200,8 @@ class Lock:
         self._stop = threading.Event()
         self._mutex = threading.Lock()
         self._lost = ""
+        #: Our older files that are still to be deleted.
+        self._replaced: list[str] = []
         self._mark()
         self.id = files.write(exclusive=exclusive)
         self._thread: threading.Thread | None = None
@@ -219,7 +227,8 @@ class Lock:
             self._require_file()
             old, self.id = self.id, self._files.write(exclusive=self.exclusive)
             self._mark()
-            self._files.remove(old)
+            self._replaced.append(old)
+            self._remove_replaced()
 
     def start(self) -> None:
         """Begin to refresh in a thread."""
@@ -235,7 +244,13 @@ class Lock:
             self._thread.join()
         # A lock that cannot be deleted goes stale; the work under it was done.
         with self._mutex, suppress(StorageError):
-            self._files.remove(self.id)
+            self._replaced.append(self.id)
+            self._remove_replaced()
+
+    def _remove_replaced(self) -> None:
+        while self._replaced:
+            self._files.remove(self._replaced[-1])
+            self._replaced.pop()
 
     def _require_file(self) -> None:
         try:

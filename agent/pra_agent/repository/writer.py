@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from pra_agent.clock import Clock
-from pra_agent.errors import LockLost, PraError
+from pra_agent.errors import PraError
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.repository.codec import Buffer, Codec, content_id
 from pra_agent.repository.index import Index, encode_index
@@ -79,6 +79,7 @@ class BlobWriter:
         self._unindexed_blobs = 0
         self._flushed = parts.clock.monotonic()
         self._error: BaseException | None = None
+        self._index_failed = False
 
     def __enter__(self) -> Self:
         return self
@@ -210,8 +211,8 @@ class BlobWriter:
                     parts.confirm()
                     parts.files.write(Kind.INDEX, encode_index(batch))
                 except BaseException:
-                    with self._lock:
-                        self._unindexed = packs + self._unindexed
+                    # Perhaps it was stored and only the answer was lost: a second one would list the packs twice.
+                    self._index_failed = True
                     raise
                 packs = packs[len(batch) :]
                 if parts.pending:
@@ -222,7 +223,7 @@ class BlobWriter:
         self._error = self._error or cause
         with self._idle:
             self._idle.wait_for(lambda: self._under_way == 0)
-        if isinstance(cause, LockLost) or isinstance(self._error, LockLost):
+        if self._index_failed:
             return
         try:
             self._write_index()

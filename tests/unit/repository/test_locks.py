@@ -19,7 +19,7 @@ from pra_agent.repository.host import Host, process_start
 from pra_agent.repository.locks import EXPIRE_SECONDS, REFRESH_SECONDS, Lock, LockFiles, hold
 from pra_agent.storage.backend import Handle, Kind
 from tests.support.clock import FakeClock
-from tests.support.faulty import Fault, FaultyBackend
+from tests.support.faulty import Fault, FaultyBackend, Mode
 from tests.support.memory import MemoryBackend
 from tests.support.process import wait_until
 from tests.support.repositories import ELSEWHERE, HOST
@@ -159,6 +159,24 @@ def test_work_stops_when_the_lock_could_not_be_refreshed(clock: FakeClock) -> No
         clock.advance(2)
         with pytest.raises(LockLost, match="could not be refreshed"):
             lock.check()
+
+
+@pytest.mark.parametrize("operation", ["put", "delete"])
+def test_a_lost_answer_leaves_no_lock_behind(clock: FakeClock, operation: str) -> None:
+    backend = FaultyBackend(MemoryBackend())
+    files = LockFiles(backend, CODEC, clock, HOST)
+    backend.fault = Fault(at=1, mode=Mode.FAIL_AFTER if operation == "put" else Mode.FAIL, operations=(operation,))
+    if operation == "put":
+        with pytest.raises(TransientStorageError), hold(files, exclusive=True):
+            pytest.fail("must not be reached")
+    else:
+        with hold(files, exclusive=True) as lock:
+            with pytest.raises(TransientStorageError):
+                lock.refresh()
+            assert len(files.read_all()) == 2
+            lock.refresh()
+            assert [one.id for one in files.read_all()] == [lock.id]
+    assert files.read_all() == []
 
 
 def test_a_sleeping_machine_counts_as_time(files: LockFiles) -> None:
