@@ -2,7 +2,9 @@ import json
 import os
 import random
 import threading
+import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +156,24 @@ def test_a_table_is_a_sorted_multiset(ids: list[bytes], cuts: int) -> None:
         assert len(rows) == ids.count(blob_id)
         assert number in {table.entry(row).offset for row in rows}
         assert table.row(blob_id) == rows[0]
+
+
+def test_memory_per_blob_is_bounded() -> None:
+    """64 bytes a blob when it is loaded, 110 at the worst moment of loading (parts of 50,000 blobs, as in files)."""
+    part, parts = 50_000, 8
+    tracemalloc.start()
+    try:
+        numbers = np.arange(part, dtype=np.uint32).tolist()
+        before = tracemalloc.get_traced_memory()[0]
+        columns = [Columns.build(os.urandom(32 * part), numbers, numbers, numbers, numbers) for _ in range(parts)]
+        tracemalloc.reset_peak()
+        table = Table(BlobType.DATA, columns)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (now - before) / (part * parts) < 64
+    assert (peak - before) / (part * parts) < 110
+    assert len(table) == part * parts
 
 
 def test_index_files_are_restic_json():
