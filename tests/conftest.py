@@ -7,7 +7,13 @@ import signal
 from hypothesis import HealthCheck, settings
 
 #: Fixtures of the test bed's servers; each starts its server when a test first asks for it.
-pytest_plugins = ["tests.support.docker_engine", "tests.support.databases", "tests.support.s3", "tests.support.radosgw"]
+pytest_plugins = [
+    "tests.support.docker_engine",
+    "tests.support.databases",
+    "tests.support.s3",
+    "tests.support.radosgw",
+    "tests.support.toxiproxy",
+]
 
 # A suite that was started in the background inherits an ignored SIGINT, and so would every agent it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -194,24 +194,15 @@ def test_the_agents_keys_cannot_shorten_what_is_held(site):
 
 def test_the_agents_keys_cannot_change_the_buckets_rules(site):
     agent = site.agent.client
-    refused(lambda: agent.put_bucket_versioning(Bucket=site.bucket, VersioningConfiguration={"Status": "Suspended"}))
-    refused(lambda: agent.delete_bucket_policy(Bucket=site.bucket))
-    refused(lambda: agent.put_bucket_policy(Bucket=site.bucket, Policy='{"Version":"2012-10-17","Statement":[]}'))
-    refused(lambda: agent.delete_bucket(Bucket=site.bucket))
-    rule = {
-        "ID": "x",
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
-    }
-    refused(
-        lambda: agent.put_bucket_lifecycle_configuration(Bucket=site.bucket, LifecycleConfiguration={"Rules": [rule]})
-    )
-    refused(
-        lambda: agent.put_object_lock_configuration(
-            Bucket=site.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}
-        )
-    )
+    bucket = {"Bucket": site.bucket}
+    soon = {"ID": "x", "Status": "Enabled", "Prefix": "", "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    unlocked = {"ObjectLockEnabled": "Enabled"}
+    refused(agent.put_bucket_versioning, **bucket, VersioningConfiguration={"Status": "Suspended"})
+    refused(agent.put_bucket_policy, **bucket, Policy='{"Version":"2012-10-17","Statement":[]}')
+    refused(agent.put_bucket_lifecycle_configuration, **bucket, LifecycleConfiguration={"Rules": [soon]})
+    refused(agent.put_object_lock_configuration, **bucket, ObjectLockConfiguration=unlocked)
+    refused(agent.delete_bucket_policy, **bucket)
+    refused(agent.delete_bucket, **bucket)
 
 
 def test_the_agents_keys_do_not_reach_another_host(site):

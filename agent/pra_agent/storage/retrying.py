@@ -30,9 +30,12 @@ class RetryPolicy:
 
 
 class _Pace:
-    """The space between two requests (s): doubled by each "slow down", shrinking with each success."""
+    """The space between two requests (s): it grows with each "slow down" and shrinks with each success.
 
-    _SMALLEST, _LARGEST, _SHRINK = 0.02, 5.0, 0.9
+    Where a third of all requests is refused whatever their rate, it still shrinks on the whole.
+    """
+
+    _SMALLEST, _LARGEST, _GROW, _SHRINK = 0.02, 1.0, 1.5, 0.8
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,7 +55,7 @@ class _Pace:
 
     def slower(self) -> None:
         with self._guard:
-            self._space = min(self._LARGEST, max(self._SMALLEST, self._space * 2))
+            self._space = min(self._LARGEST, max(self._SMALLEST, self._space * self._GROW))
 
     def faster(self) -> None:
         with self._guard:

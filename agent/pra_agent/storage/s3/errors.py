@@ -50,7 +50,8 @@ _PASSING = {
     "XAmzContentSHA256Mismatch",
 }
 _NETWORK = (
-    boto.HTTPClientError,  # every failure to connect, send or read
+    boto.ConnectionError,  # no name, no route, nobody there, no TLS
+    boto.HTTPClientError,  # every failure to send or read
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
     ResponseParserError,  # half an answer
