@@ -139,6 +139,32 @@ def test_what_does_not_recover_is_rolled_back(dockerd, base_image, volume, tmp_p
     assert not [path.name for path in Path(where).parent.iterdir() if "pra-" in path.name]
 
 
+def test_a_crash_amid_an_exchange_is_undone(dockerd, base_image, volume, tmp_path, monkeypatch):
+    dockerd.docker("run", "--rm", "-v", f"{volume}:/data", base_image, "sh", "-c", "echo old >/data/f")
+    service = dockerd.run(base_image, "sleep", "infinity", options=("-v", f"{volume}:/data"))
+    source = _settings(dockerd, volume=volume).build()
+    take(source, tmp_path)
+    (tmp_path / "docker/volumes" / volume / "f").write_text("new")
+    state = MemoryState()
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    # The process dies between the two renames' end and the service's start: nothing of its own clean-up runs.
+    monkeypatch.setattr("pra_agent.sources.docker_volume.exchange._Containers.start", crash)
+    monkeypatch.setattr("pra_agent.sources.exchange._roll_back", crash)
+    with pytest.raises(Crash):
+        put_back(source, tmp_path, force=True, state=state)
+    monkeypatch.undo()
+    assert _state(dockerd, service) == "exited"
+    source.undo(state)
+    assert not state.pending()
+    assert dockerd.docker("exec", service, "cat", "/data/f") == "old"
+
+
 def test_into_a_new_volume(dockerd, base_image, volume, writer, tmp_path):
     source = _settings(dockerd, volume=volume).build()
     take(source, tmp_path)

@@ -177,8 +177,7 @@ def _redacted(facts: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str):
             return _without(value, hidden)
         if isinstance(value, list):
-            items: list[Any] = value
-            return [clean(one) for one in items]
+            return list(map(clean, value))  # pyright: ignore[reportUnknownArgumentType] (JSON)
         if isinstance(value, dict):
             return {key: clean(one) for key, one in cast("dict[str, Any]", value).items()}
         return value

@@ -14,9 +14,10 @@ from typing import Any
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import SourceError
 from pra_agent.model.events import ignore
+from pra_agent.sources import exchange
 from pra_agent.sources.attributes import Names
 from pra_agent.sources.docker_volume import quiesce
-from pra_agent.sources.docker_volume.exchange import put_back
+from pra_agent.sources.docker_volume.exchange import put_back, undo_exchange
 from pra_agent.sources.docker_volume.mounts import Place, compose_files, describe, find_places, find_users
 from pra_agent.sources.docker_volume.settings import DockerVolumeSettings
 from pra_agent.sources.engine import Engine
@@ -73,9 +74,11 @@ class DockerVolumeSource:
             yield capture
 
     def undo(self, state: StateBefore) -> None:
-        if quiesce.KEY in state.pending():
+        pending = state.pending()
+        if quiesce.KEY in pending or exchange.KEY in pending:
             with Engine(self._settings.docker) as engine:
                 quiesce.undo(engine, state, ignore)
+                undo_exchange(engine, self._settings, state)
 
     def reinstate(self, context: ReinstateContext) -> Sequence[str]:
         with Engine(self._settings.docker) as engine:
