@@ -82,10 +82,19 @@ def _build(document: Document, problems: list[Problem]) -> Config | None:
     else:
         problems.append(Problem(document.place(("jobs",)), "jobs", "must be a mapping of names to jobs"))
     try:
-        return Config.model_validate({**document.data, "jobs": built})
+        return _with_cache(Config.model_validate({**document.data, "jobs": built}))
     except ValidationError as error:
         problems.extend(explain(error, Config, document))
         return None
+
+
+def _with_cache(config: Config) -> Config:
+    """Let `limits.cache` be the size of the repository's cache, unless its tuning says otherwise."""
+    tuning = config.repository.tuning
+    if "cache_size" in tuning.model_fields_set:
+        return config
+    tuning = tuning.model_copy(update={"cache_size": config.limits.cache})
+    return config.model_copy(update={"repository": config.repository.model_copy(update={"tuning": tuning})})
 
 
 def _defaults(document: Document) -> Defaults:

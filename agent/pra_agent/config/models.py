@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -19,7 +19,7 @@ from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
 from pra_agent.sources.dump.settings import DumpSettings
 from pra_agent.sources.files import FilesSettings
-from pra_agent.storage.settings import StorageSettings
+from pra_agent.storage.settings import CredentialsSettings, StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[
@@ -100,8 +100,15 @@ class Defaults(Model):
 _OWN_TAGS = frozenset({"pra-agent", "partial", "suspect", "pinned"})
 
 
+def _without_name(schema: dict[str, Any]) -> None:
+    """A job's name is its key; in the file it is nowhere else."""
+    schema["properties"].pop("name", None)
+
+
 class Job(Defaults):
-    """One configured unit, already merged with the defaults. `name` is its key, set by the loader."""
+    """A configured unit; what it leaves out, it has from the defaults."""
+
+    model_config = ConfigDict(json_schema_extra=_without_name)
 
     source: SourceSettings
     name: Annotated[str, Field(exclude=True)] = ""
@@ -135,18 +142,21 @@ def _room(value: object) -> object:
 class LimitsSettings(Model):
     """What the agent may use of its host."""
 
-    cache: Size = 2 * 1024**3
+    cache: Size = Field(
+        default=2 * 1024**3, description="What is kept of indexes, snapshots and trees of a repository off the host."
+    )
     scratch: ScratchSettings = ScratchSettings()
     min_free: Annotated[str, BeforeValidator(_room)] = Field(
-        default="5%", description="Nothing is written below this room on the state's disk: a share, or a size."
+        default="5%", description="What the state's disk should have free, a share or a size; doctor fails below it."
     )
-    memory: Size = Field(default=256 * 1024**2, description="What a run may buffer.")
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="Worker processes of a backup; the number of processors, four at most, when left out."
     )
-    concurrent_backups: Annotated[int, Field(ge=1, le=16)] = 2
-    nice: Annotated[int, Field(ge=0, le=19)] = 10
-    ionice: Literal["none", "best-effort", "idle"] = "best-effort"
+    concurrent_backups: int = Field(default=2, ge=1, le=16, description="How many backups run at the same time.")
+    nice: int = Field(default=10, ge=0, le=19, description="How much runs give way to others for the processor.")
+    ionice: Literal["none", "best-effort", "idle"] = Field(
+        default="best-effort", description="How runs queue for disks: as all others, behind them, or only when idle."
+    )
 
     def free_bytes(self, total: int) -> int:
         """How many bytes of a disk of `total` bytes are to stay free."""
@@ -193,7 +203,7 @@ class MaintenanceSettings(Model):
 class PrunerSettings(Model):
     """On the pruning host only: the credentials that may delete, and the other hosts' configurations."""
 
-    credentials: SecretField
+    credentials: CredentialsSettings
     hosts: tuple[Path, ...] = Field(default=(), description="Configuration files of further repositories.")
 
 

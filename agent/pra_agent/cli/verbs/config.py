@@ -8,9 +8,10 @@ import typer
 from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output, count, to_json
-from pra_agent.config import Config, ConfigProblems, read
+from pra_agent.config import ConfigProblems, read
 from pra_agent.config.checking import problems
 from pra_agent.config.places import Problem
+from pra_agent.config.schema import config_schema
 from pra_agent.config.secrets import Resolver
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -75,8 +76,7 @@ def show(context: typer.Context) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors and for other programs."""
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
-    print(json.dumps(document, indent=2))
+    print(json.dumps(config_schema(), indent=2))
 
 
 def _yaml(plain: object) -> str:
