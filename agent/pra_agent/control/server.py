@@ -121,7 +121,8 @@ class ControlServer:
             await self._runner.cleanup()
         if self._listener is not None:
             self._listener.remove()
-        self._executor.shutdown(wait=True)
+        # Its threads may wait for this loop, so the loop must not wait for them.
+        await asyncio.to_thread(self._executor.shutdown)
 
     def _gate(self) -> Gate:
         server = self._runner.server if self._runner is not None else None

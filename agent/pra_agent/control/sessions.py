@@ -118,6 +118,7 @@ class Sessions:
         self.lease = lease
         self._sessions: dict[str, Session] = {}
         self._opening = 0
+        self._stopping = False
         self._shared: Session | None = None
         self._sharing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,11 +132,16 @@ class Sessions:
             raise RefusedError(
                 f"{self._limits.sessions} restore sessions are open already", advice="End one, or wait a minute."
             )
+        if self._stopping:
+            raise RefusedError("the daemon stops", advice="Start it again, or use --direct.")
         self._opening += 1
         try:
             session = await self._start(owner)
         finally:
             self._opening -= 1
+        if self._stopping:
+            await self.close(session, "the daemon stops")
+            raise RefusedError("the daemon stops", advice="Start it again, or use --direct.")
         self._sessions[session.id] = session
         asyncio.get_running_loop().add_reader(session.channel.fileno(), self._gone, session)
         self.touch(session)
@@ -189,7 +195,8 @@ class Sessions:
         _log.info("control_session_closed", session=session.id[:8], uid=session.owner, reason=reason)
 
     async def close_all(self) -> None:
-        """End all sessions."""
+        """End all sessions; no other can be opened after this."""
+        self._stopping = True
         await asyncio.gather(*(self.close(session, "the daemon stops") for session in tuple(self._sessions.values())))
         if self._tasks:
             await asyncio.gather(*self._tasks)

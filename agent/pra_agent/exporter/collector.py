@@ -171,6 +171,9 @@ class _Scrape:
             if not metric.from_journal:
                 continue
             values = self._journal.gauges(metric.key)
+            if metric.name.endswith("_timestamp_seconds"):
+                # Zero stands for "none" there.
+                values = {key: value or nan for key, value in values.items()}
             if not metric.labels:
                 self._put(metric.name, values.get("", 0.0 if metric.kind == "counter" else None))
             elif metric.labels == ("backup_job",):

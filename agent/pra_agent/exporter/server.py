@@ -103,7 +103,7 @@ class ExporterServer:
         """Close all. Harmless when it was not started."""
         if self._runner is not None:
             await self._runner.cleanup()
-        self._executor.shutdown(wait=True)
+        await asyncio.to_thread(self._executor.shutdown)
 
     # ------------------------------------------------------------ handlers
     async def _metrics(self, request: web.Request) -> web.StreamResponse:

@@ -28,6 +28,8 @@ table { width: 100%; border-collapse: collapse; }
 th, td { text-align: left; vertical-align: top; padding: .5rem .6rem; border-top: 1px solid var(--line);
   overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-size: .875rem; font-weight: 600; border-top: 0; }
+th small { font-weight: 400; }
+time { white-space: nowrap; }
 .badge { display: inline-block; padding: 0 .55rem; border-radius: 1rem; font-size: .875rem; font-weight: 600;
   white-space: nowrap; color: var(--text-on); background: var(--idle); }
 .badge.good { background: var(--good); } .badge.warn { background: var(--warn); }

@@ -186,6 +186,14 @@ def test_numbers_of_the_journal() -> None:
     assert scraped("pra_storage_bytes_total", direction="up") == 1e6
 
 
+def test_no_lock_is_no_timestamp() -> None:
+    scraped = Scraped(MemoryJournal(numbers={("repository_oldest_lock_timestamp_seconds", ""): 0.0}), [])
+
+    value = scraped("pra_repository_oldest_lock_timestamp_seconds")
+    assert value is not None
+    assert math.isnan(value)
+
+
 def test_hold_suspect_missed_next() -> None:
     state = JobState("app", START, 4, on_hold=True, suspect=True)
     scraped = Scraped(MemoryJournal(states={"app": state}), [APP])
