@@ -177,6 +177,35 @@ def test_nothing_is_forgotten_while_the_newest_backup_is_suspect(agent):
         assert client.operate(Operation.FORGET).detail["forgotten"] == 3
 
 
+def test_a_copy_follows_each_backup(agent):
+    second = agent.root / "second"
+    agent.init(second)
+    agent.configure(copies=[{"name": "dr", "url": str(second), "off_host": True}])
+    agent.start()
+    with agent.client() as client:
+        record = client.run_job("app")
+
+        def copied() -> bool:
+            return bool(client.jobs()[0].data_instants.get("dr") == record.data_instant)
+
+        wait_until(copied, "the copy")
+        wait_until(lambda: client.runs(limit=1)[0].outcome is Outcome.SUCCESS, "its record")
+        assert client.runs(limit=1)[0].operation is Operation.COPY
+        assert client.operate(Operation.COPY).destination == str(second)
+        agent.fill(1, 10_000, name="more")
+        agent.stop()
+    with agent.journal() as journal:
+        assert journal.off_host_instant("app") == record.data_instant
+        # As if the daemon had died between a backup and its copy.
+        journal.advance("app", "", CLOCK.now(), off_host=False)
+    agent.start()
+    with agent.client() as client:
+        wait_until(lambda: len([run for run in client.runs() if run.operation is Operation.COPY]) == 3, "catching up")
+    restic = Restic(second)
+    restic.run("check", "--read-data")
+    assert len(list((second / "snapshots").iterdir())) == 1
+
+
 def test_a_check_that_was_missed_is_made_at_the_start(agent):
     agent.configure(maintenance={**agent.settings["maintenance"], "check": {"schedule": "30 4 * * *"}})
     with agent.journal() as journal:

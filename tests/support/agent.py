@@ -59,9 +59,9 @@ class Agent:
         self.config.write_text(yaml.safe_dump(self.settings))
         self.config.chmod(0o600)
 
-    def init(self) -> None:
-        """Make the repository; deriving its key costs nothing."""
-        backend = LocalBackend(self.repository, clock=SystemClock())
+    def init(self, place: Path | None = None) -> None:
+        """Make the repository, or one at another place; deriving its key costs nothing."""
+        backend = LocalBackend(place or self.repository, clock=SystemClock())
         Repository.init(backend, PASSWORD, clock=SystemClock(), host=this_host(NODE), settings=Settings(scrypt=QUICK))
 
     # ------------------------------------------------------------ the daemon

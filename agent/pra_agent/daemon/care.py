@@ -1,7 +1,7 @@
-"""The care of the repository and its copies, in a run's child process: forget, prune, check.
+"""The care of the repository and its copies, in a run's child process: forget, prune, check, copy.
 
-Each works on the host's own repository and then on every copy; the record is that of the repository, what the copies
-gave is in `detail["copies"]`. A copy that fails makes the run fail, after all others had their turn.
+The first three work on the host's own repository and then on every copy; the record is that of the repository, what the
+copies gave is in `detail["copies"]`. A copy that fails makes the run fail, after all others had their turn.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,10 +11,12 @@ from zoneinfo import ZoneInfo
 
 from pra_agent.config import CopySettings
 from pra_agent.daemon.actions import config_of, count_snapshots, repository_of, with_requests
+from pra_agent.daemon.composition import find_copy
 from pra_agent.daemon.worker import Work
 from pra_agent.errors import PraError, UsageError
 from pra_agent.model.runs import Outcome, RunRecord
 from pra_agent.operations import check as checking
+from pra_agent.operations import copy as copying
 from pra_agent.operations import forget as forgetting
 from pra_agent.operations import prune as pruning
 from pra_agent.repository.check_subset import parse_subset
@@ -97,6 +99,24 @@ def check(work: Work) -> RunRecord:
     if walks and record.outcome is Outcome.SUCCESS:
         work.gauge(LAST_READ, record.started.timestamp())
     return record
+
+
+def copy(work: Work) -> RunRecord:
+    """Bring one copy up to date; the data instants of all jobs there advance."""
+    config = config_of(work)
+    place = find_copy(config, work.request.destination)
+    with repository_of(work) as (source, meter), repository_of(work, confirm=False, copy=place.url) as (there, _):
+        request = copying.CopyRequest(
+            run=work.run.id,
+            node=config.node,
+            jobs=frozenset(config.jobs),
+            keeps=_keeps(work, place),
+            zone=ZoneInfo(config.timezone),
+        )
+        done = copying.copy(request, source, there, clock=work.clock, report=work.report, stop=work.stop)
+        for job, instant in done.instants.items():
+            work.instant(job, place.url, instant, off_host=there.backend.off_host)
+        return replace(with_requests(work, done.record, meter), destination=place.url)
 
 
 def _everywhere(work: Work, one: OnePlace) -> RunRecord:

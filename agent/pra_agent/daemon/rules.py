@@ -20,6 +20,7 @@ _ACTIONS = MappingProxyType(
         Operation.FORGET: "pra_agent.daemon.care:forget",
         Operation.PRUNE: "pra_agent.daemon.care:prune",
         Operation.CHECK: "pra_agent.daemon.care:check",
+        Operation.COPY: "pra_agent.daemon.care:copy",
     }
 )
 #: A partial run of these never counts: what is missing is not a file but the sense of the whole.
@@ -75,10 +76,11 @@ class ConfigRules:
 
     def judge(self, record: RunRecord) -> bool:
         """As in `Rules`: DESIGN's rules of the data instant."""
-        if record.outcome is Outcome.SUCCESS:
-            return record.operation in {Operation.BACKUP, Operation.COPY}
-        if record.outcome is not Outcome.PARTIAL or record.operation is not Operation.BACKUP:
+        # A copy tells the instants of its jobs itself.
+        if record.operation is not Operation.BACKUP or record.outcome not in {Outcome.SUCCESS, Outcome.PARTIAL}:
             return False
+        if record.outcome is Outcome.SUCCESS:
+            return True
         job = self.config.jobs.get(record.job)
         return (
             job is not None
