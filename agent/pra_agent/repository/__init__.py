@@ -24,6 +24,10 @@ Import from the modules (this one imports nothing, so that looking at it is chea
         .chunker() -> Chunker       .chunks(read) -> Iterator[bytes | memoryview]; .min_size; fork-safe
         .keys -> KeyRing            .list() .add(password, cost=None) .remove(id) .passwd(password, cost=None) .current
 
+A writer that is left with `Interrupted` still makes durable what it has; with any other error, what was uploaded is
+indexed and the rest dropped. While a lock is held from the main thread, SIGHUP is ignored where it would end the
+process: `restic unlock` sends it to the pids of locks to see who is alive.
+
 Order for a backup: `with repository.lock(): repository.load_index(); with repository.writer() as writer: ...` and
 `save_snapshot` after the writer's context has ended, still under the lock. Changing anything without a lock is a
 RuntimeError. Workers may be forked any time after `load_index`; in them `has`, `sizes`,

@@ -8,12 +8,13 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from pra_agent.clock import Clock
-from pra_agent.errors import PraError
+from pra_agent.errors import Interrupted, PraError
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.repository.codec import Buffer, Codec, content_id
 from pra_agent.repository.index import Index, encode_index
@@ -90,6 +91,10 @@ class BlobWriter:
         try:
             if error is None:
                 self.flush()
+            elif isinstance(error, Interrupted):
+                # Who is asked to stop keeps what is done: a few packs, so that the next run need not make them again.
+                with suppress(PraError):
+                    self.flush()
             else:
                 self._abandon(error)
         except BaseException as failure:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pra_agent.errors import LockLost, StorageFull, TransientStorageError
+from pra_agent.errors import Interrupted, LockLost, StorageFull, TransientStorageError
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.repository.codec import content_id
 from pra_agent.repository.index import decode_index
@@ -241,6 +241,16 @@ def test_an_index_that_cannot_be_stored_fails_the_run_and_is_tried_no_more() -> 
             writer.add(BlobType.DATA, b"stored, but listed nowhere")
     assert len(objects(repository, Kind.DATA)) == 1
     assert len(reopen(repository).index) == 0
+
+
+def test_who_is_asked_to_stop_keeps_all_that_is_done() -> None:
+    repository = make_repository()
+    with pytest.raises(Interrupted), repository.lock():
+        repository.load_index()
+        with repository.writer() as writer:
+            add_all(writer, (b"half a pack", b"of blobs"))
+            raise Interrupted("SIGTERM")
+    assert len(reopen(repository).index) == 2
 
 
 def test_no_index_without_the_lock() -> None:
