@@ -47,7 +47,8 @@ def test_any_other(users: Users, header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["prom", "prom:plain", "prom:scrypt$1$2$3", ":" + hash_password("x"), "prom:scrypt$99999999$8$1$AA==$AA=="]
+    "line",
+    ["prom", "prom:plain", "prom:scrypt$1$2$3", ":scrypt$16384$8$1$AA==$AA==", "prom:scrypt$99999999$8$1$AA==$AA=="],
 )
 def test_a_line_that_is_none(tmp_path: Path, line: str) -> None:
     path = tmp_path / "users"
