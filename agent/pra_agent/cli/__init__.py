@@ -4,6 +4,6 @@
 advice and an exit code.
 """
 
-from pra_agent.cli.app import main
+from pra_agent.cli.entry import main
 
 __all__ = ["main"]

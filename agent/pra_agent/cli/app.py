@@ -1,14 +1,10 @@
-"""The table of verbs, and the way from the words of a command line to an exit code.
-
-Only the module of the verb that is called is imported; the help of all is in the table.
-"""
+"""The way from the words of a command line to an exit code. Only the module of the verb that is called is imported."""
 
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -16,62 +12,11 @@ import typer
 
 from pra_agent import __version__
 from pra_agent.cli.options import CONFIG_VARIABLE, DEFAULT_CONFIG, Options, arrange
-from pra_agent.cli.output import report_error
+from pra_agent.cli.output import is_terminal, report_error
+from pra_agent.cli.verb_table import EXIT_CODES, PROGRAM, VERBS
 from pra_agent.errors import Interrupted, PraError
 
-PROGRAM = "pra-agent"
 COMPLETE_VARIABLE = "_PRA_AGENT_COMPLETE"
-EXIT_CODES = (
-    "Exit codes: 0 success, 1 failed, 2 usage or configuration, 3 partial, "
-    "10 no repository, 11 locked, 12 wrong key, 130 interrupted."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One line of the help. `module` is below `cli.verbs`; a group's module has an `app`, another a `command`."""
-
-    help: str
-    panel: str
-    module: str
-    group: bool = False
-    function: str = "command"
-
-
-START, DAILY, RESTORE, CARE = "Getting started", "Backups", "Restores", "Care of the repository"
-
-VERBS = {
-    "demo": Verb("Back up, destroy, restore and verify in a temporary directory.", START, "demo"),
-    "init": Verb("Create the repository and write the recovery kit.", START, "init"),
-    "config": Verb("Check, show or describe the configuration.", START, "config", group=True),
-    "doctor": Verb("Look for what would keep a backup or a restore from working.", START, "doctor"),
-    "daemon": Verb("Run the daemon in the foreground.", START, "daemon"),
-    "backup": Verb("Back jobs up now.", DAILY, "backup"),
-    "status": Verb("Show how old every backup is, and what runs.", DAILY, "status"),
-    "snapshots": Verb("List what can be restored.", RESTORE, "snapshots"),
-    "ls": Verb("List what is in a snapshot.", RESTORE, "ls"),
-    "find": Verb("Search snapshots for names.", RESTORE, "find"),
-    "diff": Verb("Show what differs between two snapshots.", RESTORE, "diff"),
-    "dump": Verb("Write one file of a snapshot to stdout.", RESTORE, "dump"),
-    "restore": Verb("Bring files back.", RESTORE, "restore"),
-    "hold": Verb("Start no scheduled run until the release.", DAILY, "holding", function="hold"),
-    "release": Verb("End a hold.", DAILY, "holding", function="release"),
-    "accept": Verb("Accept a backup that looks too small.", DAILY, "holding", function="accept"),
-    "forget": Verb("Drop snapshots that no keep policy needs.", CARE, "forget"),
-    "pin": Verb("Keep a snapshot whatever the policies say.", CARE, "pinning", function="pin"),
-    "unpin": Verb("Let the policies judge a snapshot again.", CARE, "pinning", function="unpin"),
-    "prune": Verb("Give back space that no snapshot needs.", CARE, "prune"),
-    "check": Verb("Verify the repository.", CARE, "check"),
-    "key": Verb("The passwords that open the repository.", CARE, "key", group=True),
-    "unlock": Verb("Remove locks of dead processes.", CARE, "unlock"),
-    "adopt": Verb("Take the repository over from another machine.", CARE, "adopt"),
-    "completion": Verb("Print the shell's completion script.", START, "completion"),
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, and end the process with its exit code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -109,10 +54,10 @@ def build(verb: str, *, completing: bool = False) -> typer.Typer:
         name=PROGRAM,
         add_completion=completing,
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode="rich" if is_terminal(sys.stdout) else None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-        epilog=EXIT_CODES,
+        epilog=" ".join(EXIT_CODES),
     )
     app.callback()(_everywhere)
     for name, entry in VERBS.items():

@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from pra_agent.cli.app import PROGRAM, VERBS, build
+from pra_agent.cli.app import build
+from pra_agent.cli.verb_table import PROGRAM, VERBS
 
 _HEAD = """# Command line
 

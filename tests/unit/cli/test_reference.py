@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pra_agent.cli.app import VERBS
 from pra_agent.cli.reference import render
+from pra_agent.cli.verb_table import VERBS
 
 ROOT = Path(__file__).parents[3]
 
