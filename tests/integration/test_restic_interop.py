@@ -220,7 +220,8 @@ def restic_at_work(root: Path) -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
     )
     try:
-        wait_until(lambda: any((root / "locks").iterdir()), "restic's lock")
+        # restic writes a file of another name first.
+        wait_until(lambda: any(len(path.name) == 64 for path in (root / "locks").iterdir()), "restic's lock")
         yield process
     finally:
         process.kill()
