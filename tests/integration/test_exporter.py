@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
@@ -24,12 +24,13 @@ from prometheus_client.openmetrics import parser as open_parser
 from pra_agent.daemon.journal import Journal
 from pra_agent.errors import ConfigError
 from pra_agent.exporter.auth import hash_password
+from pra_agent.exporter.gate import Doorkeeper
 from pra_agent.exporter.server import ExporterServer
 from pra_agent.exporter.settings import ExporterSettings, TlsSettings
 from pra_agent.model.jobs import DaemonStatus, JobFact
 from pra_agent.model.runs import JobState, JournalReader, Operation, Outcome, RunRecord
 from tests.support.clock import FakeClock
-from tests.support.daemons import START, LoopThread, MemoryJournal
+from tests.support.daemons import START, LoopThread, MemoryJournal, eventually
 
 FACTS = [JobFact("app", "files", "0 * * * *", 14400.0, 7200.0)]
 STATUS = DaemonStatus("web-1", "1.0", START)
@@ -42,16 +43,12 @@ def exporting(
     settings: ExporterSettings | None = None,
     facts: list[JobFact] | None = None,
     status: Callable[[], DaemonStatus] = lambda: STATUS,
+    keeper: Doorkeeper | None = None,
 ) -> Iterator[ExporterServer]:
     loop = LoopThread()
     used = FACTS if facts is None else facts
-    server = ExporterServer(
-        settings or ExporterSettings(listen="127.0.0.1:0"),
-        journal or MemoryJournal(),
-        lambda: used,
-        status,
-        FakeClock(),
-    )
+    where = settings or ExporterSettings(listen="127.0.0.1:0")
+    server = ExporterServer(where, journal or MemoryJournal(), lambda: used, status, FakeClock(), keeper=keeper)
     try:
         loop.run(server.start())
         yield server
@@ -173,6 +170,36 @@ def test_noise_is_survived(server: ExporterServer, data: bytes) -> None:
     with create_connection(server.address, timeout=60) as sock:
         sock.sendall(data)
     assert ask(server, "/-/healthy")[0].status == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /metr", b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
+def test_who_never_finishes_is_shown_out(data: bytes) -> None:
+    with exporting(keeper=Doorkeeper(header=0.2, idle=0.3)) as server:
+        with create_connection(server.address, timeout=60) as sock:
+            sock.sendall(data)
+            with suppress(ConnectionResetError):
+                while sock.recv(65536):
+                    pass
+        assert ask(server, "/-/healthy")[0].status == 200
+
+
+def test_connections_are_bounded() -> None:
+    with exporting(keeper=Doorkeeper(connections=3)) as server, ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(create_connection(server.address, timeout=60))
+            sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(65536)
+        with pytest.raises(ConnectionError):
+            ask(server, "/-/healthy")
+        stack.close()
+        eventually(lambda: answers(server), "room again")
+
+
+def answers(server: ExporterServer) -> bool:
+    try:
+        return ask(server, "/-/healthy")[0].status == 200
+    except ConnectionError:
+        return False
 
 
 def test_promtool_agrees(server: ExporterServer) -> None:

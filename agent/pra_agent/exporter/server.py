@@ -21,6 +21,7 @@ from pra_agent.clock import Clock
 from pra_agent.errors import ConfigError
 from pra_agent.exporter.auth import Users
 from pra_agent.exporter.collector import JournalCollector
+from pra_agent.exporter.gate import Doorkeeper, Gate
 from pra_agent.exporter.page import STYLE_HASH, render
 from pra_agent.exporter.settings import ExporterSettings, TlsSettings
 from pra_agent.exporter.view import look
@@ -55,6 +56,8 @@ class ExporterServer:
         facts: Callable[[], Sequence[JobFact]],
         status: Callable[[], DaemonStatus],
         clock: Clock,
+        *,
+        keeper: Doorkeeper | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -65,7 +68,9 @@ class ExporterServer:
         self._registry.register(JournalCollector(journal, facts, status))
         ProcessCollector(registry=self._registry)
         self._users: Users | None = None
+        self._keeper = keeper or Doorkeeper()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         # Two scrapes at once: more would only wait for the journal together.
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="exporter")
         self.address: tuple[str, int] = ("", 0)
@@ -81,29 +86,43 @@ class ExporterServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
-            keepalive_timeout=75.0,
+            keepalive_timeout=self._keeper.idle + 15.0,
+            lingering_time=1.0,
             shutdown_timeout=3.0,
             max_line_size=4096,
             max_field_size=8190,
             auto_decompress=False,
         )
         await self._runner.setup()
-        host, port = self._settings.address
-        site = web.TCPSite(self._runner, host or None, port, ssl_context=context, reuse_address=True)
         try:
-            await site.start()
+            self._server = await self._listen(context)
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(f"exporter.listen: {self._settings.listen}: {error.strerror}") from error
-        bound = self._runner.addresses[0]
+        bound = self._server.sockets[0].getsockname()
         self.address = (str(bound[0]), int(bound[1]))
         _log.info("exporter_listening", address=self.address[0], port=self.address[1], tls=context is not None)
 
     async def stop(self) -> None:
         """Close all. Harmless when it was not started."""
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
         await asyncio.to_thread(self._executor.shutdown)
+
+    async def _listen(self, context: ssl.SSLContext | None) -> asyncio.Server:
+        host, port = self._settings.address
+        handshake = 10.0 if context is not None else None
+        return await asyncio.get_running_loop().create_server(
+            self._gate, host or None, port, ssl=context, ssl_handshake_timeout=handshake, reuse_address=True
+        )
+
+    def _gate(self) -> Gate:
+        server = self._runner.server if self._runner is not None else None
+        if server is None:
+            raise RuntimeError
+        return Gate(server(), self._keeper)
 
     # ------------------------------------------------------------ handlers
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
@@ -131,7 +150,11 @@ class ExporterServer:
     # ------------------------------------------------------------ helpers
     @web.middleware
     async def _middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        answer = await self._answered(request, handler)
+        gate = request.transport.get_protocol() if request.transport is not None else None
+        if not isinstance(gate, Gate):
+            raise web.HTTPServiceUnavailable
+        with gate:
+            answer = await self._answered(request, handler)
         for name, value in _HEADERS.items():
             answer.headers[name] = value
         return answer
