@@ -98,9 +98,9 @@ def host_of(config: Config) -> Host:
     return this_host(config.node)
 
 
-def build_source(job: Job) -> Source:
-    """Make the job's source; its own libraries are imported only now."""
-    return job.source.build()
+def build_source(job: Job, resolver: Resolver | None = None) -> Source:
+    """Make the job's source; its own libraries are imported only now, and its secrets are read when they are needed."""
+    return job.source.build((resolver or Resolver()).resolve)
 
 
 def never_captured(config: Config) -> Sequence[bytes]:

@@ -63,6 +63,7 @@ class Processes:
         self._children: dict[int, Child] = {}
         self._started: dict[int, Future[int]] = {}
         self._tokens = 0
+        self._derived: Mapping[str, str] = {}
         self._reader: threading.Thread | None = None
         self._spawner_pid = 0
         self._closing = False
@@ -108,6 +109,12 @@ class Processes:
         finally:
             os.close(payload)
         return child
+
+    def remember(self, derived: Mapping[str, str]) -> None:
+        """Give key derivations (`repository.derivations`, in hex) to the children that are started from now on."""
+        if self._derived != derived:
+            self._derived = dict(derived)
+            self.send({"derived": derived})
 
     def send(self, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
         """Send one message to the spawner; raises `PraError` when it is gone."""

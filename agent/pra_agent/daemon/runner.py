@@ -302,6 +302,9 @@ class Runner:
         if message is None:
             _log.warning("a run sent a line that is not JSON", run=active.id)
             return
+        if message.get("type") == "derived":
+            self._processes.remember(cast("Mapping[str, str]", message["entries"]))
+            return
         event = active.hear(message)
         if isinstance(event, Progress):
             self._journal.set_progress(active.id, {key: value for key, value in message.items() if key != "type"})

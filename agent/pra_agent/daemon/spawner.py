@@ -61,7 +61,9 @@ def _obey(channel: socket.socket, children: dict[int, int], own: Sequence[int]) 
         return False
     try:
         message = cast("Mapping[str, int]", json.loads(packet))
-        if "spawn" in message:
+        if "derived" in message:
+            _remember(cast("Mapping[str, Mapping[str, str]]", message)["derived"])
+        elif "spawn" in message:
             _spawn(channel, children, message["spawn"], (*own, channel.fileno()), descriptors)
         else:
             pid = next((pid for pid, token in children.items() if token == message["signal"]), 0)
@@ -71,6 +73,13 @@ def _obey(channel: socket.socket, children: dict[int, int], own: Sequence[int]) 
         for descriptor in descriptors:
             os.close(descriptor)
     return True
+
+
+def _remember(entries: Mapping[str, str]) -> None:
+    """Keep key derivations for the children to come."""
+    from pra_agent.repository import derivations  # noqa: PLC0415  tests have spawners without a repository
+
+    derivations.adopt({bytes.fromhex(key): bytes.fromhex(value) for key, value in entries.items()})
 
 
 def _spawn(

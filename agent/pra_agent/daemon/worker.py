@@ -2,7 +2,8 @@
 
 Each line is one JSON object with a `type`: `progress`, `file_failed`, `notice` (`model.events`), `gauge` (name, job,
 value, and `add` when it grows), `instant` (job, destination, instant, off_host), `seed` (a record of an earlier life),
-and at the end one of `record` and `error` (kind, message, advice, exit_code).
+and at the end `record` or `error` (kind, message, advice, exit_code), then `derived` (what opens the repository again
+without a key derivation).
 """
 
 import ctypes
@@ -25,6 +26,7 @@ from pra_agent.daemon.requests import RunRequest
 from pra_agent.errors import Interrupted, PraError
 from pra_agent.model.events import Event, Progress
 from pra_agent.model.runs import RunRecord
+from pra_agent.repository import derivations
 
 #: Progress goes to the daemon at most so often, in seconds; a new stage always does.
 _PROGRESS_EVERY = 0.25
@@ -143,6 +145,9 @@ def run(payload: object, descriptors: Sequence[int]) -> int:
         work.send({"type": "record", "record": records.to_json(record)})
         return 0
     finally:
+        derived = derivations.known()
+        if derived:
+            work.send({"type": "derived", "entries": {key.hex(): value.hex() for key, value in derived.items()}})
         work.close()
 
 

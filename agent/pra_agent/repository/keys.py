@@ -3,7 +3,6 @@
 The key derivation is scrypt (RFC 7914); the file's layout is restic's (doc/design.rst, "Keys, Encryption and MAC").
 """
 
-import hashlib
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -16,6 +15,7 @@ import orjson
 from pra_agent.clock import Clock
 from pra_agent.errors import DamagedError, NotFound, RefusedError, WrongKey
 from pra_agent.repository.codec import Codec, MasterKey, content_id
+from pra_agent.repository.derivations import derive
 from pra_agent.repository.host import Host
 from pra_agent.repository.settings import ScryptCost
 from pra_agent.storage.backend import Backend, Handle, Kind
@@ -160,8 +160,7 @@ def unwrap_slot(doc: dict[str, Any], password: str) -> MasterKey | None:
 
 
 def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> MasterKey:
-    memory = 128 * r * (n + p + 2) + (1 << 20)
-    return MasterKey.split(hashlib.scrypt(password.encode("utf-8"), salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=64))
+    return MasterKey.split(derive(password, salt, n, r, p))
 
 
 def slot_documents(backend: Backend, hint: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
