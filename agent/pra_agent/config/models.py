@@ -17,13 +17,16 @@ from pra_agent.exporter.settings import ExporterSettings
 from pra_agent.model.references import SecretField, SecretRef
 from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
+from pra_agent.sources.docker_volume import DockerVolumeSettings
 from pra_agent.sources.dump.settings import DumpSettings
 from pra_agent.sources.files import FilesSettings
+from pra_agent.sources.grafana import GrafanaSettings
+from pra_agent.sources.prometheus import PrometheusSettings
 from pra_agent.storage.settings import CredentialsSettings, StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[
-    FilesSettings | DumpSettings,
+    FilesSettings | DumpSettings | DockerVolumeSettings | PrometheusSettings | GrafanaSettings,
     Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 

@@ -39,10 +39,13 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One directory (or file): where it is, what comes there and where what was there is kept meanwhile."""
+    """One directory (or file): where it is, what comes there and where what was there is kept meanwhile.
+
+    `restored` None: nothing comes there, it is only taken away.
+    """
 
     live: Path
-    restored: Path
+    restored: Path | None
     run: str
 
     @property
@@ -58,6 +61,8 @@ class Exchange:
     def copy_beside(self) -> None:
         """Copy what was restored beside the live one, attributes and all."""
         discard(self.new)
+        if self.restored is None:
+            return
         self.new.parent.mkdir(parents=True, exist_ok=True)
         options = ["--archive", "--sparse=auto", "--no-target-directory"]
         command.run(["cp", *options, "--", str(self.restored), str(self.new)], timeout=_COPY_SECONDS)
@@ -74,7 +79,8 @@ def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateCont
         for exchange in exchanges:
             if exchange.live.exists():
                 exchange.live.rename(exchange.before)
-            exchange.new.rename(exchange.live)
+            if exchange.restored is not None:
+                exchange.new.rename(exchange.live)
         service.start()
         service.wait_well()
     except BaseException:

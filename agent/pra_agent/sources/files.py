@@ -1,7 +1,7 @@
 """The source `files`: paths of this host, as they are."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import SourceError
 from pra_agent.model.events import Notice
 from pra_agent.model.printable import printable
+from pra_agent.model.references import SecretRef
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
 from pra_agent.sources.patterns import compile_patterns, read_patterns
 from pra_agent.sources.source import CaptureContext, Entry, Listing, Missed, ReinstateContext, StateBefore
@@ -43,7 +44,11 @@ class FilesSettings(BaseModel):
     one_file_system: bool = False
     exclude_larger_than: Size | None = None
 
-    def build(self, clock: Clock | None = None) -> "FilesSource":
+    def build(
+        self,
+        resolve: Callable[[SecretRef], str] | None = None,  # noqa: ARG002 - the contract's: files need no secret
+        clock: Clock | None = None,
+    ) -> "FilesSource":
         """Make the source."""
         return FilesSource(self, clock or SystemClock())
 

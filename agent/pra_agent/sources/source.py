@@ -5,7 +5,7 @@ Sources know no repository. Adding one is one module here and its line in the co
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Event
 from typing import BinaryIO, Protocol
@@ -97,6 +97,12 @@ def flattened(items: Iterable[Entry | Missed | Listing]) -> Iterator[Entry | Mis
             yield from item.entries()
         else:
             yield item
+
+
+def rekeyed(items: "Iterable[Entry | Missed | Listing]", key: bytes) -> "Iterator[Entry | Missed]":
+    """Yield what a walk yields, its files with another kind of change key (`KEY_LINK` ...)."""
+    for item in flattened(items):
+        yield replace(item, change_key=key) if isinstance(item, Entry) and item.file is not None else item
 
 
 #: Size, mtime, ctime and inode: files in place.
