@@ -6,19 +6,21 @@ import gzip
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from socket import create_connection
+from typing import cast
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
 from pra_agent.daemon.journal import Journal
@@ -32,6 +34,7 @@ from pra_agent.model.runs import JobState, JournalReader, Operation, Outcome, Ru
 from tests.support.clock import FakeClock
 from tests.support.daemons import START, LoopThread, MemoryJournal, eventually
 
+parse_open = cast("Callable[[str], Iterable[Metric]]", open_parser.text_string_to_metric_families)
 FACTS = [JobFact("app", "files", "0 * * * *", 14400.0, 7200.0)]
 STATUS = DaemonStatus("web-1", "1.0", START)
 
@@ -88,7 +91,7 @@ def test_plain_text_and_open_metrics(server: ExporterServer) -> None:
     answer, body = ask(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert str(answer.headers["Content-Type"]).startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
-    assert list(open_parser.text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
+    assert list(parse_open(body.decode()))
 
 
 def test_compressed_when_asked(server: ExporterServer) -> None:
@@ -241,7 +244,7 @@ def test_from_the_real_journal(tmp_path: Path) -> None:
     finally:
         journal.close()
 
-    families = open_parser.text_string_to_metric_families(body)  # type: ignore[no-untyped-call]
+    families = parse_open(body)
     found = {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
     assert found["pra_backup_data_timestamp_seconds", "app", "repository"] == START.timestamp()
     assert found["pra_runs_total", "app", "backup", "success"] == 1
