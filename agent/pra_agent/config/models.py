@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from pra_agent.config.pings import PingSettings
 from pra_agent.config.schedule import Full, Schedule, ScheduleField, check_timezone, full_every
 from pra_agent.control.settings import ControlSettings
 from pra_agent.exporter.settings import ExporterSettings
@@ -85,6 +86,7 @@ class Defaults(Model):
     full: Full = Field(default="daily", description="How often every byte is read instead of trusting metadata.")
     partial_ok: FileCount = Field(default=0, description="So many missing files still advance the RPO.")
     tags: tuple[str, ...] = Field(default=(), description="Further tags of the snapshots.")
+    ping: PingSettings | None = Field(default=None, description="A dead man's switch that hears of each backup.")
 
     @field_validator("tags")
     @classmethod
