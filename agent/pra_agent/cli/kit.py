@@ -18,7 +18,7 @@ from pra_agent.storage.settings import StorageSettings
 
 @dataclass(frozen=True, slots=True)
 class KitFacts:
-    """What goes into a kit."""
+    """What goes into a kit. `copies` are further places, each with its password ("" for the same one)."""
 
     node: str
     repository_id: str
@@ -26,6 +26,7 @@ class KitFacts:
     password: str
     written: datetime
     jobs: Sequence[str] = ()
+    copies: Sequence[tuple[StorageSettings, str]] = ()
 
 
 def kit_text(facts: KitFacts) -> str:
@@ -52,7 +53,7 @@ Repository:     {storage.url}
 Repository id:  {facts.repository_id}
 Password:       {facts.password}
 Jobs:           {", ".join(facts.jobs) or "none yet"}
-{credentials}
+{"".join(_copy(*copy) for copy in facts.copies)}{credentials}
 1. With pra-agent, on a bare host
 ---------------------------------
 Write the password into /root/repository-password (chmod 600), and this into /root/recover.yaml:
@@ -73,6 +74,16 @@ Then:
   export RESTIC_PASSWORD_FILE=/root/repository-password
   restic snapshots
   restic restore latest --tag job={job} --target /restore
+"""
+
+
+def _copy(storage: StorageSettings, password: str) -> str:
+    """A second place, to be used in the same way when the first is lost, too."""
+    told = "".join(f"{name.capitalize() + ':':16}{value}\n" for name, value in _place(storage))
+    return f"""
+Copy:           {storage.url}
+{told}Password:       {password or "the same"}
+Stock restic:   {restic_repository(storage)}
 """
 
 
@@ -113,15 +124,13 @@ def read_recipients(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
-def create_private(path: Path, *, force: bool = False) -> int:
+def create_private(path: Path) -> int:
     """Create a file that only its owner can read, and return its descriptor; an existing one is refused."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_TRUNC if force else os.O_EXCL)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileExistsError as error:
-        raise UsageError(
-            f"{path} exists already; nothing was changed", advice="Give another name, or --force to replace it."
-        ) from error
+        raise UsageError(f"{path} exists already; nothing was changed", advice="Give another name.") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}", advice="Give another place.") from error
     os.fchmod(descriptor, 0o600)
@@ -134,3 +143,27 @@ def write_private(descriptor: int, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+class KitFile:
+    """The kit's file: its place is tried before anything is made, and what was there is replaced at the very end."""
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        """Raises `UsageError` when the file exists (unless forced), or cannot be made."""
+        if path.exists() and not force:
+            raise UsageError(
+                f"{path} exists already; nothing was changed", advice="Give another --kit, or --force to replace it."
+            )
+        self.path = path
+        self._new = path.with_name(f".{path.name}.{os.getpid()}")
+        self._descriptor = create_private(self._new)
+
+    def save(self, data: bytes) -> None:
+        """Write the kit durably into its place."""
+        write_private(self._descriptor, data)
+        self._new.replace(self.path)
+
+    def give_up(self) -> None:
+        """Leave everything as it was."""
+        os.close(self._descriptor)
+        self._new.unlink()

@@ -44,6 +44,8 @@ VERBS = {
     "unpin": Verb("Let the policies judge a snapshot again.", CARE, "pinning", function="unpin"),
     "prune": Verb("Give back space that no snapshot needs.", CARE, "prune"),
     "check": Verb("Verify the repository.", CARE, "check"),
+    "repair": Verb("Save what can be saved of a damaged repository.", CARE, "repair"),
+    "copy": Verb("Bring the copies up to date.", CARE, "copy"),
     "key": Verb("The passwords that open the repository.", CARE, "key", group=True),
     "unlock": Verb("Remove locks of dead processes.", CARE, "unlock"),
     "adopt": Verb("Take the repository over from another machine.", CARE, "adopt"),

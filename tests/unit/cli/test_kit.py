@@ -1,11 +1,13 @@
 """The recovery kit: complete, private, and the same for stock restic."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from pra_agent.cli.kit import (
     KitFacts,
+    KitFile,
     create_private,
     encrypt,
     kit_text,
@@ -68,17 +70,31 @@ def test_recipients_from_a_file(tmp_path):
         read_recipients(tmp_path / "none")
 
 
+def test_copies_are_in_it():
+    copies = [(StorageSettings.model_validate({"url": "s3://disaster/a", "region": "eu-central-1"}), "")]
+    copies.append((StorageSettings.model_validate({"url": "/mnt/copy"}), "another password"))
+    text = kit_text(replace(facts(url="/srv/backup"), copies=copies))
+    assert "Copy:           s3://disaster/a\nRegion:         eu-central-1\nPassword:       the same\n" in text
+    assert "Copy:           /mnt/copy\nPassword:       another password\n" in text
+
+
 def test_the_file_is_private_and_nothing_is_replaced_by_accident(tmp_path):
     path = tmp_path / "kit"
-    write_private(create_private(path), b"one")
-    assert path.stat().st_mode & 0o777 == 0o600
+    KitFile(path).save(b"one")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"one", 0o600)
     with pytest.raises(UsageError, match="exists already"):
-        create_private(path)
+        KitFile(path)
+    KitFile(path, force=True).give_up()
+    assert path.read_bytes() == b"one"
     path.chmod(0o666)
-    write_private(create_private(path, force=True), b"2")
+    KitFile(path, force=True).save(b"2")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"2", 0o600)
-    (tmp_path / "link").symlink_to(path)
     with pytest.raises(UsageError, match="cannot be written"):
-        create_private(tmp_path / "link", force=True)
-    with pytest.raises(UsageError, match="cannot be written"):
-        create_private(tmp_path / "none" / "kit")
+        KitFile(tmp_path / "none" / "kit")
+    assert [one.name for one in tmp_path.iterdir()] == ["kit"]
+
+
+def test_a_private_file_is_new(tmp_path):
+    write_private(create_private(tmp_path / "a"), b"x")
+    with pytest.raises(UsageError, match="exists already"):
+        create_private(tmp_path / "a")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from pra_agent.cli.asking import ask_new_secret, at_terminal
-from pra_agent.cli.kit import KitFacts, create_private, encrypt, kit_text, read_recipients, write_private
+from pra_agent.cli.asking import ask_new_secret, ask_secret, at_terminal
+from pra_agent.cli.kit import KitFacts, KitFile, create_private, encrypt, kit_text, read_recipients, write_private
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output
 from pra_agent.clock import SystemClock
@@ -58,17 +58,25 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     keys = [*(recipient or []), *(read_recipients(recipients_file) if recipients_file else [])]
     encrypt("", keys) if keys else None  # a wrong key is told before anything is made
     path = kit or chosen.config.parent / f"recovery-kit-{config.node}.{'age' if keys else 'txt'}"
-    descriptor = create_private(path, force=force)
+    file = KitFile(path, force=force)
     try:
         repository, password = _open(config) if kit_only else _create(config, config.repository, output)
+        copies = [] if kit_only else [_create_copy(config, copy, output) for copy in config.copies]
+        facts = KitFacts(
+            config.node,
+            repository,
+            config.repository,
+            password,
+            SystemClock().now(),
+            list(config.jobs),
+            [(copy, _own_password(copy)) for copy in config.copies],
+        )
+        text = kit_text(facts)
+        data = encrypt(text, keys) if keys else text.encode()
     except BaseException:
-        os.close(descriptor)
-        path.unlink()
+        file.give_up()
         raise
-    facts = KitFacts(config.node, repository, config.repository, password, SystemClock().now(), list(config.jobs))
-    text = kit_text(facts)
-    write_private(descriptor, encrypt(text, keys) if keys else text.encode())
-    copies = [] if kit_only else [_create_copy(config, copy, output) for copy in config.copies]
+    file.save(data)
     output.data(
         {
             "type": "init",
@@ -84,9 +92,13 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
         print(text)
 
 
+def _own_password(copy: CopySettings) -> str:
+    return Resolver(ask=ask_secret).resolve(copy.password) if copy.password is not None else ""
+
+
 def _open(config: Config) -> tuple[str, str]:
     """Open the existing repository; returns its id and its password."""
-    password = Resolver(ask=ask_new_secret).resolve(config.repository.password)
+    password = Resolver(ask=ask_secret).resolve(config.repository.password)
     clock = SystemClock()
     backend = open_backend(config.repository, clock)
     try:
