@@ -25,6 +25,7 @@ class _Bucket:
         self._guard = threading.Lock()
         self._owed = self._paid = 0.0  # bytes
         self._settled = clock.monotonic()
+        self._rate_since = rate()
 
     def take(self, count: int) -> None:
         """Account for so many bytes, and wait until all that were taken before are paid for."""
@@ -44,13 +45,13 @@ class _Bucket:
             return min(_SLICE, left / rate)
 
     def _settle(self) -> int | None:
-        rate = self._rate()
-        now = self._clock.monotonic()
+        """Pay for the time since the last call, at the rate that held then; give the rate that holds now."""
+        now, rate = self._clock.monotonic(), self._rate_since
         due = self._owed if rate is None else min(self._owed, rate * (now - self._settled))
         self._paid += due
         self._owed -= due
-        self._settled = now
-        return rate
+        self._settled, self._rate_since = now, self._rate()
+        return self._rate_since
 
 
 class LimitedBackend:

@@ -8,8 +8,9 @@ import re
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pra_agent.units import Duration, Rate
 
@@ -51,6 +52,14 @@ class LimitWindow(_Model):
     download: Rate | None = None
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone; write it like Europe/Paris") from None
+    return value
+
+
 class StorageLimits(_Model):
     """Bandwidth and connections. The first window of `daily` that holds the hour replaces the two rates."""
 
@@ -58,7 +67,7 @@ class StorageLimits(_Model):
     download: Rate | None = None
     connections: Annotated[int, Field(ge=1, le=64)] = 8
     daily: tuple[LimitWindow, ...] = ()
-    zone: Annotated[str, Field(description="Time zone of the daily windows.")] = "UTC"
+    zone: Annotated[str, AfterValidator(_zone), Field(description="Time zone of the daily windows.")] = "UTC"
 
 
 class CredentialsSettings(_Model):

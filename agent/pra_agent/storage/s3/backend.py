@@ -19,7 +19,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from pra_agent.clock import Clock
-from pra_agent.errors import AccessDenied, AlreadyExists, DamagedError, NotFound, StorageError, TransientStorageError
+from pra_agent.errors import (
+    AccessDenied,
+    AlreadyExists,
+    DamagedError,
+    NotFound,
+    StorageError,
+    TransientStorageError,
+    UsageError,
+)
 from pra_agent.storage.backend import Handle, Kind, ObjectInfo
 from pra_agent.storage.names import is_name, require_name
 from pra_agent.storage.s3.client import ClientSource
@@ -39,7 +47,7 @@ class S3Backend:
     def __init__(self, settings: StorageSettings, clock: Clock) -> None:
         place = settings.s3
         if place is None:
-            raise ValueError(f"{settings.url} is not in S3")
+            raise UsageError(f"{settings.url} is not in S3")
         self._settings = settings
         self._bucket = place.bucket
         self._prefix = f"{place.prefix}/" if place.prefix else ""
@@ -233,6 +241,7 @@ class S3Backend:
         settings = self._settings
         parameters: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(handle)}
         if settings.checksums == "sha256":
+            parameters["ChecksumAlgorithm"] = "SHA256"  # asked for beside the checksum where there is an object lock
             parameters["ChecksumSHA256"] = base64.b64encode(_digest(handle, body)).decode()
         elif settings.checksums == "md5":
             parameters["ContentMD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

@@ -23,6 +23,12 @@ class _Version:
     id: str
     size: int
     deleted: bool
+    latest: bool
+
+
+def _is_newer(one: _Version, other: _Version) -> bool:
+    """Whether one follows the other; the store's times have whole seconds, and then the latest of all is the newer."""
+    return (one.modified, one.latest) > (other.modified, other.latest)
 
 
 class S3PastBackend(S3Backend):
@@ -61,8 +67,7 @@ class S3PastBackend(S3Backend):
     def _list_versions(self, kind: Kind) -> dict[str, _Version]:
         newest: dict[str, _Version] = {}
         for name, version in self._all_versions(kind):
-            # Listings name the newest version of a key first, so of two that are equally old the first one counts.
-            if version.modified <= self._as_of and (name not in newest or newest[name].modified < version.modified):
+            if version.modified <= self._as_of and (name not in newest or _is_newer(version, newest[name])):
                 newest[name] = version
         return {name: version for name, version in newest.items() if not version.deleted}
 
@@ -75,7 +80,8 @@ class S3PastBackend(S3Backend):
                     handle = self.handle_of(kind, item["Key"])
                     if handle is not None:
                         size = item.get("Size", 0)
-                        yield handle.name, _Version(item["LastModified"], item["VersionId"], size, deleted)
+                        found = _Version(item["LastModified"], item["VersionId"], size, deleted, item["IsLatest"])
+                        yield handle.name, found
             if not page.get("IsTruncated"):
                 return
             parameters["KeyMarker"] = page["NextKeyMarker"]
