@@ -16,6 +16,7 @@ from pra_agent.config.schedule import Full, Schedule, ScheduleField, check_timez
 from pra_agent.control.settings import ControlSettings
 from pra_agent.exporter.settings import ExporterSettings
 from pra_agent.model.references import SecretField, SecretRef
+from pra_agent.operations.hooks import Hooks
 from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
 from pra_agent.sources.docker_volume import DockerVolumeSettings
@@ -86,6 +87,7 @@ class Defaults(Model):
     full: Full = Field(default="daily", description="How often every byte is read instead of trusting metadata.")
     partial_ok: FileCount = Field(default=0, description="So many missing files still advance the RPO.")
     tags: tuple[str, ...] = Field(default=(), description="Further tags of the snapshots.")
+    hooks: Hooks = Field(default=Hooks(), description="Commands around each backup.")
     ping: PingSettings | None = Field(default=None, description="A dead man's switch that hears of each backup.")
 
     @field_validator("tags")

@@ -17,6 +17,7 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.model.snapshots import AGENT_TAG, SUSPECT_TAG, Snapshot
 from pra_agent.operations.backup import BackupRequest
 from pra_agent.operations.backup import backup as run_backup
+from pra_agent.operations.hooks import around
 from pra_agent.repository.repository import Repository
 from pra_agent.storage.backend import Kind
 from pra_agent.storage.metered import Meter
@@ -26,7 +27,8 @@ def backup(work: Work) -> RunRecord:
     """Back a job up."""
     config = config_of(work)
     job = _job(config, work.request.job)
-    with repository_of(work) as (repository, meter):
+    hooks = around(job.hooks, job=job.name, run=work.run.id, report=work.report)
+    with hooks, repository_of(work) as (repository, meter):
         usual = work.journal.usual_bytes(job.name)
         request = BackupRequest(
             run=work.run.id,
