@@ -31,7 +31,9 @@ def configure(*, json: bool = False, verbose: bool = False, stream: TextIO | Non
     else:
         chain += [
             structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
+            structlog.processors.LogfmtRenderer(
+                key_order=["timestamp", "level", "event"], drop_missing=True, bool_as_flag=False
+            ),
         ]
     structlog.configure(
         processors=chain,

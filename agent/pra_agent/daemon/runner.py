@@ -77,6 +77,8 @@ class Runner:
         self._closing = False
         #: May be replaced while runs go on: a reload.
         self.rules = rules
+        #: Called with the record of each run that begins.
+        self.on_started: Callable[[RunRecord], None] = _no_matter
         #: Called with each ended run's record and its request.
         self.on_finished: Callable[[RunRequest, RunRecord], None] = _nothing
 
@@ -239,6 +241,7 @@ class Runner:
             log = log.bind(job=active.request.job)
         try:
             await asyncio.to_thread(self._journal.start, active.record)
+            self.on_started(active.record)
             status = await self._child(active, self.rules.task(active.record, active.request))
         except (PraError, OSError) as error:
             log.exception("the run could not be started")
@@ -365,6 +368,10 @@ def _tell(log: structlog.BoundLogger, record: RunRecord) -> None:
 
 
 def _nothing(_request: RunRequest, _record: RunRecord) -> None:
+    return
+
+
+def _no_matter(_record: RunRecord) -> None:
     return
 
 

@@ -23,6 +23,7 @@ from pra_agent import __version__
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.config import Config, read
 from pra_agent.config.checking import writable_by_others
+from pra_agent.config.pings import PingSettings
 from pra_agent.control import listen
 from pra_agent.control.server import ControlServer
 from pra_agent.daemon import log
@@ -30,6 +31,7 @@ from pra_agent.daemon.active import ActiveRun
 from pra_agent.daemon.desk import Desk, Standing
 from pra_agent.daemon.journal import Journal
 from pra_agent.daemon.notify import Notifier
+from pra_agent.daemon.pings import Pings
 from pra_agent.daemon.processes import Processes
 from pra_agent.daemon.requests import RunRequest
 from pra_agent.daemon.rules import ConfigRules
@@ -121,6 +123,8 @@ class Service:
         self._standing = Standing(parts.config, rules, now, os.getpid(), now, log_json=parts.log_json)
         self._runner = Runner(parts.journal, parts.processes, rules, parts.clock)
         self._upkeep = Upkeep(self._runner, parts.journal, self._standing)
+        self._pings = Pings(self._pings_of)
+        self._runner.on_started = self._pings.started
         self._runner.on_finished = self._finished
         self._scheduler = Scheduler(parts.journal, parts.clock, self._upkeep.due)
         self._desk = Desk(self._standing, parts.journal, self._runner, parts.processes, parts.clock)
@@ -171,6 +175,7 @@ class Service:
         self._scheduler.stop()
         await self._runner.close("the daemon was stopped")
         await self._control.stop()
+        await self._pings.close()
         if self._exporter is not None:
             await self._exporter.stop()
         for task in self._tasks:
@@ -254,7 +259,12 @@ class Service:
 
     def _finished(self, request: RunRequest, record: RunRecord) -> None:
         self._upkeep.finished(request, record)
+        self._pings.ended(record, good=self._standing.rules.judge(record))
         self._parts.notifier.status(self._words())
+
+    def _pings_of(self, job: str) -> PingSettings | None:
+        configured = self._standing.config.jobs.get(job)
+        return configured.ping if configured is not None else None
 
     async def _tick(self) -> None:
         """Feed the watchdog, follow the wall clock, keep the journal small, and look at the repository now and then."""
