@@ -79,8 +79,8 @@ def test_conf_d_adds_jobs_settings_and_copies(configure):
 
 
 def test_a_mistake_in_an_added_copy_has_its_own_line(configure):
-    path = configure(GOOD + "copies:\n  - url: /mnt/a\n", b="copies:\n  - url: /mnt/b\n    nmae: x\n")
-    assert lines(path) == ["conf.d/b.yaml:3: copies[1].nmae: unknown key; did you mean name?"]
+    path = configure(GOOD + "copies:\n  - url: /mnt/a\n", b="copies:\n  - url: /mnt/b\n    names: x\n")
+    assert lines(path) == ["conf.d/b.yaml:3: copies[1].names: unknown key; did you mean name?"]
 
 
 def test_a_job_that_is_defined_twice_names_both_places(configure):
@@ -111,7 +111,7 @@ def test_a_key_twice_in_one_file(configure):
         (("rpo: 6h", "rpo: 6"), ["config.yaml:5: defaults.rpo: a duration needs a unit; write it like 30s"]),
         (("hourly: 48", "hourly: often"), ["config.yaml:5: defaults.keep.hourly: must be a whole number"]),
         (("paths: [/etc]", "path: [/etc]"), ["config.yaml:9: jobs.etc.source.path: unknown key; did you mean paths?"]),
-        (("type: files, paths: [/etc]", "type: fils, paths: [/etc]"), ["'fils' is none of"]),
+        (("type: files, paths: [/etc]", "type: file, paths: [/etc]"), ["'file' is none of"]),
         (("90m", "90"), ["config.yaml:10: jobs.etc.schedule.every: a duration needs a unit"]),
         (("{every: 90m}", '"0 99 * * *"'), ["config.yaml:10: jobs.etc.schedule: '99' in the hour field is outside"]),
         (("{every: 90m}", "{every: 90m, cron: '@daily'}"), ["config.yaml:10: jobs.etc.schedule: write either"]),
