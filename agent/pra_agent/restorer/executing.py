@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -247,19 +247,22 @@ class _Execution:
 
     def _fetch(self, needs: _Needs) -> None:
         handles = {BlobHandle(BlobType.DATA, blob) for blob in needs.whole.keys() | needs.parts.keys()}
-        for handle, data in fetch(self._reader, handles):
-            if self._stop.is_set():
-                raise Interrupted("the restore was stopped")
-            if isinstance(data, DamagedError):
-                self._lost(needs, handle.id, data)
-                continue
-            for index in needs.whole.get(handle.id, ()):
-                self._make(index, data)
-            for index, offset in needs.parts.get(handle.id, ()):
-                self._assembler.write(index, offset, data)
-                self._bytes += len(data)
-            if len(data) >= _LARGE:
-                self._progress(self._files + self._assembler.finished)
+        with closing(fetch(self._reader, handles)) as blobs:
+            for handle, data in blobs:
+                self._stop_if_asked()
+                if isinstance(data, DamagedError):
+                    self._lost(needs, handle.id, data)
+                else:
+                    self._deliver(needs, handle.id, data)
+
+    def _deliver(self, needs: _Needs, blob: bytes, data: bytes) -> None:
+        for index in needs.whole.get(blob, ()):
+            self._make(index, data)
+        for index, offset in needs.parts.get(blob, ()):
+            self._assembler.write(index, offset, data)
+            self._bytes += len(data)
+        if len(data) >= _LARGE:
+            self._progress(self._files + self._assembler.finished)
 
     def _lost(self, needs: _Needs, blob: bytes, error: DamagedError) -> None:
         for index in needs.whole.get(blob, ()):

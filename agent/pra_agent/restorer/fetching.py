@@ -1,7 +1,8 @@
 """Reading blobs so that a bad one costs only what needs it."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import cast
 
 from pra_agent.errors import DamagedError
 from pra_agent.model.ids import BlobHandle
@@ -10,7 +11,7 @@ from pra_agent.model.snapshots import SnapshotReader
 _HEX_ID = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def fetch(reader: SnapshotReader, handles: Iterable[BlobHandle]) -> Iterator[tuple[BlobHandle, bytes | DamagedError]]:
+def fetch(reader: SnapshotReader, handles: Iterable[BlobHandle]) -> Generator[tuple[BlobHandle, bytes | DamagedError]]:
     """Yield every handle once, with its plaintext or with the error that keeps it from being read.
 
     A reader stops at the first bad blob. Its error names the blob, which is then left out; where it names none, the
@@ -21,8 +22,9 @@ def fetch(reader: SnapshotReader, handles: Iterable[BlobHandle]) -> Iterator[tup
         wanted = stack.pop()
         if not wanted:
             continue
+        blobs = reader.read(tuple(wanted))
         try:
-            for handle, data in reader.read(tuple(wanted)):
+            for handle, data in blobs:
                 wanted.discard(handle)
                 yield handle, data
         except DamagedError as error:
@@ -39,6 +41,14 @@ def fetch(reader: SnapshotReader, handles: Iterable[BlobHandle]) -> Iterator[tup
         else:
             for handle in sorted(wanted):
                 yield handle, DamagedError(f"blob {handle} was not delivered")
+        finally:
+            _close(blobs)
+
+
+def _close(blobs: Iterator[tuple[BlobHandle, bytes]]) -> None:
+    """End a read that is given up in the middle now, with its threads and connections, not when it is collected."""
+    if isinstance(blobs, Generator):
+        cast("Generator[tuple[BlobHandle, bytes]]", blobs).close()
 
 
 def _named(error: DamagedError, wanted: set[BlobHandle]) -> BlobHandle | None:

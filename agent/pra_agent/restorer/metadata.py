@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -26,15 +27,20 @@ class MetadataWriter:
     def apply(self, descriptor: int, node: Node, *, fresh: bool) -> None:
         """Set everything on an open file or directory; one that is not `fresh` may have attributes to take away."""
         mode = node.mode
-        try:
-            os.fchown(descriptor, node.uid, node.gid)
-        except PermissionError:
-            self.owners_refused += 1
-            mode &= ~_SET_ID  # those rights were meant for another owner
+        there = os.fstat(descriptor)
+        as_it_is = fresh and not node.xattrs and stat.S_IMODE(there.st_mode) == mode
+        if there.st_uid != node.uid or there.st_gid != node.gid:
+            as_it_is = False
+            try:
+                os.fchown(descriptor, node.uid, node.gid)
+            except PermissionError:
+                self.owners_refused += 1
+                mode &= ~_SET_ID  # those rights were meant for another owner
         if node.xattrs or not fresh:
             self._attributes(descriptor, node, fresh=fresh)
         os.utime(descriptor, ns=(node.atime, node.mtime))
-        os.fchmod(descriptor, mode)
+        if not as_it_is:  # each change costs a journalled write, which counts with many small files
+            os.fchmod(descriptor, mode)
 
     def apply_at(self, directory: int, name: bytes, node: Node, *, fresh: bool) -> None:
         """Set everything on what has this name, without opening or following it (a link, a pipe, a device)."""

@@ -177,6 +177,7 @@ def _child(writer: FileWriter, requests: int, answers: int, root_fd: int, tie: C
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _close_all_but({0, 1, 2, requests, answers, root_fd})
+        os.umask(0)  # files that may have it get their mode as they are made
         writer.target.forget()
         with os.fdopen(requests, "rb", buffering=_BUFFER) as stream:
             _serve(writer, stream)

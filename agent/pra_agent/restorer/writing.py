@@ -44,6 +44,7 @@ class FileWriter:
         self._delete = plan.request.delete
         self._sparse = plan.request.sparse
         self._root = plan.request.target
+        self._own = (os.geteuid(), os.getegid())
         self.target = target
         self.metadata = MetadataWriter()
         self.failures: list[tuple[int, str]] = []
@@ -75,8 +76,13 @@ class FileWriter:
         return self._fresh[item.directory]
 
     def create(self, item: Item, name: bytes) -> int:
-        """Open a new regular file for writing."""
-        return os.open(name, _CREATE, 0o600, dir_fd=self.target.fd(item.directory))
+        """Open a new regular file for writing.
+
+        It has its final mode where nobody could do more with it than later (a mask that is set still counts).
+        """
+        node = item.node
+        simple = not node.xattrs and node.mode <= 0o777 and (node.uid, node.gid) == self._own
+        return os.open(name, _CREATE, node.mode if simple else 0o600, dir_fd=self.target.fd(item.directory))
 
     def write_at(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write into a new file, leaving holes for zeros."""
