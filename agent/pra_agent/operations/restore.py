@@ -35,7 +35,7 @@ def choose_snapshot(
     newest = max(sound or own, key=lambda each: each.time, default=None)
     if newest is not None:
         return newest
-    if any(each.job == name for each in snapshots) or name == "latest":
+    if name == "latest" or (name and any(each.job == name for each in snapshots)):
         when = "" if at is None else f" at or before {at.isoformat()}"
         raise UsageError(f"no snapshot of {name}{when}", advice="See pra-agent snapshots.")
     return _by_id(snapshots, name)
