@@ -7,11 +7,18 @@ import hashlib
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from pra_agent.clock import SystemClock
-from pra_agent.errors import AlreadyExists, NotFound, StorageError
+from pra_agent.errors import AlreadyExists, DamagedError, NotFound, StorageError
 from pra_agent.storage.backend import Handle, Kind
 from pra_agent.storage.opening import open_backend
 from pra_agent.storage.s3.backend import S3Backend
@@ -121,3 +128,50 @@ def test_what_was_acknowledged_survives_the_servers_death(tmp_path):
 def _restarted(server: S3Server) -> S3Server:
     """The same directory, served by a new process (and with new keys of the owner)."""
     return start_versitygw(server.home)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that only proves itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = SystemClock().now()
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def test_tls_and_a_certificate_of_ones_own(tmp_path, certificate):
+    server = start_versitygw(tmp_path / "tls", tls=certificate)
+    try:
+        bucket = "over-tls"
+        (server.home / "data" / bucket).mkdir()
+        trusting = S3Backend(server.settings(bucket, ca=certificate[0]), SystemClock())
+        handle, data = new(size=3_000_000)
+        trusting.put(handle, data)
+        trusting.put(handle, data)
+        assert trusting.get(handle) == data
+        assert [info.handle for info in trusting.list(Kind.DATA)] == [handle]
+        other, data = new()
+        with pytest.raises(DamagedError):
+            trusting.put(other, data[:-1] + b"?")
+        trusting.close()
+        strict = open_backend(server.settings(bucket), SystemClock())
+        with pytest.raises(StorageError, match="certificate"):
+            strict.get(handle)
+        strict.close()
+    finally:
+        server.close()

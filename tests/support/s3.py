@@ -110,8 +110,8 @@ class S3Store:
     restic_environment: dict[str, str]
 
 
-def start_versitygw(home: Path) -> S3Server:
-    """Start versitygw over a new directory; its file system must have user xattrs."""
+def start_versitygw(home: Path, *, tls: tuple[Path, Path] | None = None) -> S3Server:
+    """Start versitygw over a directory whose file system must have user xattrs; `tls` is certificate and key."""
     binary = testbed_binary("versitygw")
     for name in ("data", "versions", "iam"):
         (home / name).mkdir(parents=True, exist_ok=True)
@@ -124,10 +124,16 @@ def start_versitygw(home: Path) -> S3Server:
     keys = {"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
     argv: list[str | Path] = [binary, "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet", "--keep-alive"]
     argv += ["--iam-dir", home / "iam"]
+    if tls is not None:
+        argv += ["--cert", tls[0], "--key", tls[1]]
     argv += ["posix", "--versioning-dir", home / "versions", home / "data"]
     process = ServerProcess(argv, home / "log", keys)
     server = S3Server(
-        f"http://127.0.0.1:{port}", keys["ROOT_ACCESS_KEY"], keys["ROOT_SECRET_KEY"], home, process=process
+        f"http{'s' if tls else ''}://127.0.0.1:{port}",
+        access,
+        secret,
+        home,
+        process=process,
     )
     try:
         process.wait_for(lambda: answers(port))

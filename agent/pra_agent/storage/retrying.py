@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from pra_agent.clock import Clock
-from pra_agent.errors import NotFound, Throttled, TransientStorageError
+from pra_agent.errors import NotFound, StorageError, Throttled, TransientStorageError
 from pra_agent.storage.backend import Backend, Handle, Kind, ObjectInfo
 
 _Result = TypeVar("_Result")
@@ -21,10 +21,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to go on: tries in all, seconds in all, and the bounds of one wait in seconds."""
+    """How long to go on: tries in all, seconds in all, and the bounds of one wait in seconds.
 
-    tries: int = 12
+    `first_contact` replaces `give_up` until the store has answered once: a wrong endpoint is told soon.
+    """
+
+    tries: int = 60
     give_up: float = 900.0
+    first_contact: float = 60.0
     first_wait: float = 0.5
     longest_wait: float = 60.0
 
@@ -65,16 +69,17 @@ class _Pace:
 class _Tries:
     """The tries of one request: counts them, waits between them, and raises the last error when they are used up."""
 
-    def __init__(self, policy: RetryPolicy, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Clock, rng: random.Random, seconds: float) -> None:
         self._policy = policy
         self._clock = clock
         self._random = rng
+        self._seconds = seconds
         self.restart()
 
     def restart(self) -> None:
         """Begin to count anew, because the request got on."""
         self._failed = 0
-        self._deadline = self._clock.monotonic() + self._policy.give_up
+        self._deadline = self._clock.monotonic() + self._seconds
 
     def wait_after(self, error: TransientStorageError) -> None:
         self._failed += 1
@@ -103,6 +108,7 @@ class RetryingBackend:
         self._on_retry = on_retry
         self._random = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._pace = _Pace(clock)
+        self._answered = False
 
     @property
     def location(self) -> str:
@@ -136,6 +142,7 @@ class RetryingBackend:
             self._pace.wait()
             try:
                 for info in self._inner.list(kind):
+                    self._answered = True
                     if info.handle.name not in seen:
                         seen.add(info.handle.name)
                         tries.restart()
@@ -143,7 +150,7 @@ class RetryingBackend:
             except TransientStorageError as error:
                 self._again(tries, error)
             else:
-                self._pace.faster()
+                self._well_answered()
                 return
 
     def delete(self, handle: Handle) -> None:
@@ -179,12 +186,21 @@ class RetryingBackend:
                 result = attempt()
             except TransientStorageError as error:
                 self._again(tries, error)
+            except StorageError:
+                self._answered = True
+                raise
             else:
-                self._pace.faster()
+                self._well_answered()
                 return result
 
     def _tries(self) -> _Tries:
-        return _Tries(self._policy, self._clock, self._random)
+        policy = self._policy
+        seconds = policy.give_up if self._answered else min(policy.give_up, policy.first_contact)
+        return _Tries(policy, self._clock, self._random, seconds)
+
+    def _well_answered(self) -> None:
+        self._answered = True
+        self._pace.faster()
 
     def _again(self, tries: _Tries, error: TransientStorageError) -> None:
         if isinstance(error, Throttled):

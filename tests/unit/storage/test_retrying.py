@@ -85,14 +85,31 @@ def test_tries_are_bounded():
 
 
 def test_time_is_bounded():
-    bench = Bench(Fault(1, times=1000), tries=1000, give_up=100)
+    bench = Bench(tries=1000, give_up=300)
+    bench.backend.put(A, b"x")
+    bench.faulty.fault = Fault(1, times=1000)
     with pytest.raises(Transient):
         bench.backend.get(A)
-    assert bench.clock.monotonic() <= 100
+    assert 200 < bench.clock.monotonic() <= 300
+
+
+def test_a_store_that_never_answered_is_given_up_soon():
+    bench = Bench(Fault(1, times=1000), give_up=300, first_contact=30)
+    with pytest.raises(Transient):
+        bench.backend.get(A)
+    assert bench.clock.monotonic() <= 30
+    bench.faulty.fault = None
+    with pytest.raises(NotFound):
+        bench.backend.get(A)
+    bench.faulty.fault = Fault(1, times=1000)
+    before = bench.clock.monotonic()
+    with pytest.raises(Transient):
+        bench.backend.get(A)
+    assert bench.clock.monotonic() - before > 200
 
 
 def test_waits_grow_and_are_random():
-    bench = Bench(Fault(1, times=8), first_wait=1, longest_wait=30)
+    bench = Bench(Fault(1, times=8), first_wait=1, longest_wait=30, first_contact=900)
     bench.backend.put(A, b"x")
     waits = bench.clock.slept
     for number, wait in enumerate(waits):

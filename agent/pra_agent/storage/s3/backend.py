@@ -89,6 +89,11 @@ class S3Backend:
                 raise DamagedError(f"{self._what('put', handle.path)}: its bytes are not those of its name") from error
             else:
                 raise translate(error, self._what("put", handle.path)) from error
+        except TransientStorageError:
+            # The answer was lost, or the store refused in mid-upload because the object is there, and hung up.
+            if handle.kind is Kind.LOCK or not self._is_seen(handle):
+                raise
+            self._accept_equal(handle, body)
 
     def get(self, handle: Handle, offset: int = 0, length: int | None = None) -> bytes:
         require_name(handle)
@@ -268,6 +273,13 @@ class S3Backend:
         except NotFound:
             return False
         return True
+
+    def _is_seen(self, handle: Handle) -> bool:
+        """Whether the store, if it answers at all, has the object."""
+        try:
+            return self._exists(handle)
+        except StorageError:
+            return False
 
     def _accept_equal(self, handle: Handle, body: bytes) -> None:
         """An object of that name is there: fine if it is this one, as after an answer that was lost."""
