@@ -26,7 +26,7 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
     """A file on its way: its entry, where its node goes, and its node in the parent snapshot."""
 

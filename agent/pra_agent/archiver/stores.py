@@ -17,10 +17,12 @@ class BlobStore:
         self._writer = writer
         self._sealer = repository.sealer()
         self.chunker: Chunker = repository.chunker()
+        # In a first backup nobody need be asked; what is stored twice is found by the writer.
+        self._first = len(repository.index) == 0
 
     def known(self, blob: bytes) -> bool:
-        """Whether a data blob is stored, or under way."""
-        return self._repository.has(BlobHandle(BlobType.DATA, blob))
+        """Whether a data blob is stored, or under way; in a first backup it may say no where it is."""
+        return not self._first and self._repository.has(BlobHandle(BlobType.DATA, blob))
 
     def seal(self, data: Buffer, blob: bytes) -> SealedBlob:
         """Compress and encrypt a data blob."""

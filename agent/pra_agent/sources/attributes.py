@@ -30,6 +30,14 @@ class Names:
     def __init__(self) -> None:
         self._users: dict[int, str] = {}
         self._groups: dict[int, str] = {}
+        self._pairs: dict[tuple[int, int], tuple[str, str]] = {}
+
+    def both(self, uid: int, gid: int) -> tuple[str, str]:
+        """Name a user and a group."""
+        names = self._pairs.get((uid, gid))
+        if names is None:
+            names = self._pairs[uid, gid] = (self.user(uid), self.group(gid))
+        return names
 
     def user(self, uid: int) -> str:
         """Name a user."""
@@ -63,10 +71,16 @@ def make_node(
     name: bytes, st: os.stat_result, names: Names, xattrs: Mapping[bytes, bytes] = _NO_XATTRS, linktarget: bytes = b""
 ) -> Node:
     """Make the node of a file from its status; atime = mtime, as stock restic writes it."""
-    mode = st.st_mode
-    kind = _TYPES.get(stat.S_IFMT(mode), NodeType.IRREGULAR)
-    links = 0 if kind is NodeType.DIR else st.st_nlink
-    mtime = st.st_mtime_ns
+    mode, uid, gid, mtime, links = st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_nlink
+    kind = _TYPES.get(mode & 0o170000, NodeType.IRREGULAR)
+    user, group = names.both(uid, gid)
+    size = device = 0
+    if kind is NodeType.FILE:
+        size = st.st_size
+    elif kind is NodeType.DIR:
+        links = 0
+    elif kind is NodeType.DEV or kind is NodeType.CHARDEV:
+        device = st.st_rdev
     return Node(
         name,
         kind,
@@ -74,17 +88,17 @@ def make_node(
         mtime,
         mtime,
         st.st_ctime_ns,
-        st.st_uid,
-        st.st_gid,
-        names.user(st.st_uid),
-        names.group(st.st_gid),
+        uid,
+        gid,
+        user,
+        group,
         st.st_ino,
         st.st_dev if links > 1 else 0,
-        st.st_size if kind is NodeType.FILE else 0,
+        size,
         links,
         linktarget,
         xattrs,
-        st.st_rdev if kind is NodeType.DEV or kind is NodeType.CHARDEV else 0,
+        device,
         None,
         None,
         "",

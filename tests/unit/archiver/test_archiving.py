@@ -241,6 +241,12 @@ def test_streams(limits):
     assert find(repository, archived.tree, "/empty").content == []
 
 
+def test_a_file_with_neither_is_empty():
+    repository = make_repository()
+    archived = store(repository, Given([Entry(b"/a", Node(b"a", NodeType.FILE, 0o600))]))
+    assert (find(repository, archived.tree, "/a").content, archived.stats.files) == ([], 1)
+
+
 def test_a_stream_and_a_file_of_the_same_content_share_blobs(tmp_path):
     data = noise(5 << 20)
     (tmp_path / "file").write_bytes(data)
