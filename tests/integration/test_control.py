@@ -225,6 +225,13 @@ def test_a_read_may_be_left_early(client: Client, daemon: FakeDaemon) -> None:
         assert len(list(reader.read(handles))) == len(handles)
 
 
+def test_a_refusal_arrives_before_the_question_is_read(client: Client) -> None:
+    reader = SessionReader(client._connections, "x" * 30)
+
+    with pytest.raises(NotFound, match="no such restore session"):
+        reader.sizes(BlobHandle(BlobType.DATA, number.to_bytes(32, "big")) for number in range(100_000))
+
+
 def test_a_missing_blob_is_named(client: Client, daemon: FakeDaemon) -> None:
     handles = filled(daemon, 32, 64)
     absent = blob(b"absent")
@@ -330,6 +337,31 @@ def test_sessions_are_bounded(daemon: FakeDaemon, path: Path) -> None:
             pytest.fail("one too many")
         with client.session():
             pass
+
+
+def test_a_child_that_ends_before_it_is_ready(client: Client, server: ControlServer, daemon: FakeDaemon) -> None:
+    daemon.refuses = SystemExit()  # type: ignore[assignment]
+
+    with pytest.raises(PraError, match="before it was ready"), client.session():
+        pytest.fail("there is no session")
+
+
+def test_a_child_that_does_not_end_is_killed(
+    client: Client, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pra_agent.control.sessions.CLOSING", 0.2)
+    with client.session() as reader:
+        reader.snapshots()
+        os.kill(daemon.opened[0].pid, signal.SIGSTOP)
+    assert not daemon.opened[0].alive()
+
+
+def test_no_session_is_opened_while_the_server_stops(daemon: FakeDaemon, path: Path) -> None:
+    with serving(daemon, path) as server, Client(path) as client:
+        assert server._sessions is not None
+        server._sessions._stopping = True
+        with pytest.raises(RefusedError, match="stops"), client.session():
+            pytest.fail("there is no session")
 
 
 def test_a_stopping_server_ends_its_sessions(daemon: FakeDaemon, path: Path) -> None:
@@ -590,7 +622,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
 def test_whatever_the_table_suggests_is_answered(client: Client, daemon: FakeDaemon, path: Path) -> None:
     connection: HTTPConnection = Connection(path)
 
-    @settings(max_examples=300)
+    @settings(max_examples=200)
     @given(requests(), st.sampled_from(["application/json", "application/octet-stream", "text/plain"]))
     def fuzz(request: tuple[str, str, bytes], content_type: str) -> None:
         method, target, body = request

@@ -42,7 +42,9 @@ class Connection(HTTPConnection):
     def ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> HTTPResponse:
         """Send a request; raises `DaemonUnreachable` when the daemon goes away before it answers."""
         try:
-            self.request(method, path, body=body or None, headers=headers)
+            # A server that refuses early need not read the whole body; its answer is there all the same.
+            with contextlib.suppress(BrokenPipeError):
+                self.request(method, path, body=body or None, headers=headers)
             return self.getresponse()
         except (OSError, HTTPException) as error:
             raise DaemonUnreachable(f"{self._path}: the daemon does not answer: {error!s:.200}") from error

@@ -84,7 +84,8 @@ def error_of(data: object) -> PraError:
         return PraError(f"the daemon gave an answer that is not understood: {str(data)[:200]}")
     fields = cast("dict[str, object]", data)
     kind = _KINDS.get(str(fields.get("kind")), PraError)
-    error = kind(str(fields.get("error", "unknown error")), advice=str(fields.get("advice", "")) or None)
+    error = kind(str(fields.get("error", "unknown error")))
+    error.advice = str(fields.get("advice", "")) or kind.advice
     code = fields.get("exit_code")
     if isinstance(code, int):
         error.exit_code = code

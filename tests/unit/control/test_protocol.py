@@ -18,7 +18,8 @@ ALL_ERRORS = [value for value in vars(errors).values() if isinstance(value, type
 
 @pytest.mark.parametrize("kind", ALL_ERRORS)
 def test_every_error_comes_back_as_itself(kind: type[PraError]) -> None:
-    error = kind("disk: broken", advice="Mend it.")
+    error = kind("disk: broken")
+    error.advice = "Mend it."
 
     back = protocol.error_of(orjson.loads(orjson.dumps(protocol.error_json(error))))
 
