@@ -329,6 +329,13 @@ def test_a_client_that_waits_is_told_when_the_run_fails(agent):
     assert "there is no repository" in heard[0].error
 
 
+def test_without_its_spawner_it_ends_to_be_started_anew(agent):
+    process = agent.start()
+    os.kill(next(pid for pid in pids_of(agent) if pid != process.pid), signal.SIGKILL)
+    assert process.process.wait(60) == 1
+    agent.says("the spawner has died")
+
+
 # ---------------------------------------------------------------- it does not start
 def test_a_second_daemon_is_refused(agent):
     agent.start()

@@ -112,6 +112,21 @@ class Desk:
 
         return left
 
+    def stop_run(self, run_id: str) -> None:
+        """Ask a run to stop, or take it out of the queue. Raises `NotFound` when it does not run."""
+        self._on_loop(lambda: self._runner.stop(run_id, "it was asked to stop"))
+
+    def pause_run(self, run_id: str) -> None:
+        """Let a run stand still with all its processes. Raises `NotFound` when it does not run.
+
+        Its lock goes stale in some twenty minutes, and the run then fails when it goes on.
+        """
+        self._on_loop(lambda: self._runner.get(run_id).pause())
+
+    def resume_run(self, run_id: str) -> None:
+        """Let a run go on. Raises `NotFound` when it does not run."""
+        self._on_loop(lambda: self._runner.get(run_id).resume())
+
     def hold(self, jobs: Sequence[str], reason: str) -> None:
         for job in jobs:
             self._known(job)

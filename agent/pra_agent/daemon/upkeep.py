@@ -1,5 +1,10 @@
-"""What follows from what: a fire becomes a run, a backup is followed by its copies. Belongs to the loop's thread."""
+"""What follows from what: a fire becomes a run, a backup is followed by its copies, a failed one by another try.
 
+Belongs to the event loop's thread.
+"""
+
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -10,6 +15,9 @@ from pra_agent.daemon.requests import RunRequest
 from pra_agent.daemon.runner import Runner
 from pra_agent.errors import RefusedError
 from pra_agent.model.runs import Operation, Outcome, RunRecord
+
+#: Seconds after which a scheduled backup that failed is tried again, unless its next run comes sooner.
+RETRIES: Sequence[float] = (300.0, 900.0, 1800.0, 3600.0)
 
 _log = structlog.get_logger()
 
@@ -22,6 +30,7 @@ class Upkeep:
         self._journal = journal
         self._standing = standing
         self._again: set[tuple[Operation, str, str]] = set()
+        self._failed: dict[str, int] = {}
 
     def due(self, request: RunRequest) -> bool:
         """Queue what is due by the timetable; False when the one before is not over."""
@@ -40,6 +49,8 @@ class Upkeep:
 
     def finished(self, request: RunRequest, record: RunRecord) -> None:
         """Let the copies follow a backup, and a copy that began too early another one."""
+        if record.operation is Operation.BACKUP:
+            self._try_again(request, record)
         if record.operation is Operation.BACKUP and record.snapshot:
             for copy in self._standing.config.copies:
                 self._copy(copy.url)
@@ -53,6 +64,28 @@ class Upkeep:
         for copy in self._standing.config.copies:
             if any(self._behind(job, copy.url) for job in self._standing.config.jobs):
                 self._copy(copy.url)
+
+    def _try_again(self, request: RunRequest, record: RunRecord) -> None:
+        """After a scheduled backup has failed, try it again before its next turn, more and more seldom."""
+        if record.outcome is not Outcome.FAILED:
+            self._failed.pop(record.job, None)
+            return
+        if not request.scheduled or record.finished is None:
+            return
+        times = self._failed.get(record.job, 0)
+        self._failed[record.job] = times + 1
+        pause = RETRIES[min(times, len(RETRIES) - 1)]
+        next_run = self._journal.job_state(record.job).next_run
+        if next_run is None or (next_run - record.finished).total_seconds() > pause:
+            _log.info("the backup is tried again", job=record.job, seconds=pause)
+            asyncio.get_running_loop().call_later(pause, self._retry, request, record.id)
+
+    def _retry(self, request: RunRequest, failed: str) -> None:
+        newest = self._journal.last_run(request.job, Operation.BACKUP)
+        gone = request.job not in self._standing.config.jobs
+        if gone or newest is None or newest.id != failed or self._journal.job_state(request.job).on_hold:
+            return
+        self._submit(request)
 
     def _behind(self, job: str, destination: str) -> bool:
         instants = self._journal.data_instants(job)
