@@ -216,6 +216,24 @@ def test_promtool_agrees(server: ExporterServer) -> None:
     assert told == []
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("chromium")
+def test_a_browser_takes_the_page_and_its_style(server: ExporterServer, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not here")
+    host, port = server.address
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}")
+
+    done = subprocess.run(
+        [chromium, *options, "--dump-dom", f"http://{host}:{port}/"], capture_output=True, check=True, timeout=100
+    )
+
+    assert b"Backups of web-1" in done.stdout
+    # The policy allows this style sheet alone, by its checksum; a browser that refuses it says so on its console.
+    assert b"Content Security Policy" not in done.stderr
+
+
 # ---------------------------------------------------------------- the real journal
 def test_from_the_real_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
