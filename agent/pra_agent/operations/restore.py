@@ -29,7 +29,10 @@ def choose_snapshot(
     own = [
         each
         for each in snapshots
-        if name in {"latest", each.job} and (not node or each.hostname == node) and (at is None or each.time <= at)
+        if name
+        and name in {"latest", each.job}
+        and (not node or each.hostname == node)
+        and (at is None or each.time <= at)
     ]
     sound = [each for each in own if SUSPECT_TAG not in each.tags]
     newest = max(sound or own, key=lambda each: each.time, default=None)
