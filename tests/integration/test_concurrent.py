@@ -99,6 +99,7 @@ def pruner(root: Path, home: Path, others: list[Path]) -> None:
         again(lambda: forget(ForgetRequest("f", scope), repository))
         again(lambda: prune(PruneRequest("p", PruneSettings(max_unused="0")), repository))
         prunes += 1
+        time.sleep(0.3)  # the others are to have turns as well
         if last:
             break
         last = all((other / "saved").exists() for other in others)
@@ -115,7 +116,7 @@ def beside(works: list[Callable[[], None]]) -> None:
             try:
                 work()
                 status = 0
-            except Exception:
+            except Exception:  # noqa: BLE001 - told here, and by the status
                 traceback.print_exc()
             finally:
                 os._exit(status)
