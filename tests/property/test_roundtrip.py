@@ -127,7 +127,7 @@ def save(repository: Repository, root: Path, run: str, *, full: bool = False, wo
         run=run,
         job="tree",
         node="web-1",
-        source=FilesSettings(paths=(root,)).build(repository.clock),
+        source=FilesSettings(paths=(root,)).build(clock=repository.clock),
         state=MemoryState(),
         full=full,
         limits=Limits(workers=workers),

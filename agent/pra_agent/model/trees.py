@@ -26,6 +26,8 @@ _KNOWN = frozenset((
     "links", "linktarget", "linktarget_raw", "extended_attributes", "device", "content", "subtree", "error",
 ))
 # fmt: on
+#: So many nodes become JSON at a time.
+_PIECE = 1000
 _TYPES = {kind.value: kind for kind in NodeType}
 _GENERIC = "generic_attributes"
 _NO_XATTRS: Mapping[bytes, bytes] = {}
@@ -43,7 +45,12 @@ def encode_tree(nodes: Sequence[Node]) -> bytes:
     for node in nodes:
         if not is_component(node.name):
             raise ValueError(f"not a file name: {node.name!r}")
-    return gojson.dumps({"nodes": [_to_json(node) for node in nodes]}) + b"\n"
+    # Pieces of a large directory, since what JSON is made from is larger than the JSON.
+    pieces = [
+        gojson.dumps([_to_json(node) for node in nodes[start : start + _PIECE]])[1:-1]
+        for start in range(0, len(nodes), _PIECE)
+    ]
+    return b'{"nodes":[' + b",".join(pieces) + b"]}\n"
 
 
 def is_component(name: bytes) -> bool:

@@ -27,7 +27,7 @@ def capture(
     *paths: Path, never: Sequence[Path] = (), report: list[Event] | None = None, **settings: Any
 ) -> list[Entry | Missed]:
     """All that a capture of these paths yields, listings taken apart."""
-    source = FilesSettings(paths=paths, **settings).build(FakeClock())
+    source = FilesSettings(paths=paths, **settings).build(clock=FakeClock())
     told: list[Event] = [] if report is None else report
     never_raw = [os.fsencode(path) for path in never]
     context = CaptureContext("run", "job", "node", _STATE, report=told.append, never=never_raw)
@@ -202,7 +202,7 @@ def test_nested_paths_are_yielded_once(tmp_path):
 def test_roots_and_instant(tmp_path):
     make(tmp_path, "b", "a")
     clock = FakeClock()
-    source = FilesSettings(paths=(tmp_path / "b", tmp_path / "a", tmp_path / "x/../b")).build(clock)
+    source = FilesSettings(paths=(tmp_path / "b", tmp_path / "a", tmp_path / "x/../b")).build(clock=clock)
     with source.capture(CaptureContext("run", "job", "node", _STATE)) as captured:
         clock.advance(60)
         assert captured.roots == [os.fsencode(tmp_path / "a"), os.fsencode(tmp_path / "b")]
