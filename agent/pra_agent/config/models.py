@@ -208,10 +208,18 @@ class MaintenanceSettings(Model):
 
 
 class PrunerSettings(Model):
-    """On the pruning host only: the credentials that may delete, and the other hosts' configurations."""
+    """On the pruning host only: the credentials that may delete, and the other hosts' configurations.
+
+    `pra-agent --direct forget` and `prune` then walk them all, with these credentials and each host's own policies.
+    """
 
     credentials: CredentialsSettings
-    hosts: tuple[Path, ...] = Field(default=(), description="Configuration files of further repositories.")
+    hosts: tuple[Path, ...] = Field(default=(), description="Configuration files of further hosts.")
+    quarantine: Duration | None = Field(
+        default=timedelta(days=1),
+        description="A snapshot whose own time is further than this from when the store got it is left alone and "
+        "displaces nothing; longer than the longest backup takes.",
+    )
 
 
 class Config(Model):

@@ -9,6 +9,7 @@ import typer
 from pra_agent.cli.operating import number, operate
 from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output, count, instant
+from pra_agent.cli.pruning import everywhere, forget_one
 from pra_agent.cli.reaching import configuration, daemon, reader
 from pra_agent.cli.runs import exit_code
 from pra_agent.clock import SystemClock
@@ -26,13 +27,17 @@ def command(
     """Drop the snapshots that no keep policy needs. Their space comes back with the next prune.
 
     Only snapshots of this node's configured jobs are dropped; pinned ones, those of other tools, and those of a job
-    whose last backup looked too small are left alone.
+    whose last backup looked too small are left alone. On a pruning host (pruner in the configuration) --direct walks
+    all hosts that are named there.
     """
     chosen = options(context)
     output = Output.of(chosen)
     if dry_run:
         _show(output, _decisions(chosen))
         return
+    config = configuration(chosen)
+    if chosen.direct and config.pruner is not None:
+        raise typer.Exit(everywhere(config, output, forget_one))
     record = operate(chosen, output, Operation.FORGET, {"dry_run": False})
     output.data({"type": "run", "run": record})
     kept, forgotten = number(record, "kept"), number(record, "forgotten")

@@ -7,6 +7,8 @@ import typer
 from pra_agent.cli.operating import number, operate
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output, duration
+from pra_agent.cli.pruning import everywhere, prune_one
+from pra_agent.cli.reaching import configuration
 from pra_agent.cli.runs import exit_code
 from pra_agent.model.runs import Operation
 from pra_agent.units import human_size
@@ -18,10 +20,14 @@ def command(
 ) -> None:
     """Give back the space that no snapshot needs, within the configured time and amounts.
 
-    It holds the exclusive lock: backups wait. What is left over for want of time is done the next time.
+    It holds the exclusive lock: backups wait. What is left over for want of time is done the next time. On a pruning
+    host (pruner in the configuration) --direct walks all hosts that are named there.
     """
     chosen = options(context)
     output = Output.of(chosen)
+    config = configuration(chosen) if chosen.direct else None
+    if config is not None and config.pruner is not None and not dry_run:
+        raise typer.Exit(everywhere(config, output, prune_one))
     record = operate(chosen, output, Operation.PRUNE, {"dry_run": dry_run})
     output.data({"type": "run", "run": record})
     took = (record.finished - record.started).total_seconds() if record.finished is not None else 0.0
