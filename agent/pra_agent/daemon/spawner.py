@@ -1,7 +1,6 @@
 """The helper process that forks the children: single-threaded, it reads messages and reaps. See `processes`."""
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -14,14 +13,18 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, cast
 
+from pra_agent.kernel import die_with_parent
+
 _PACKET = 65536
 _MAX_DESCRIPTORS = 8
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(channel: socket.socket, daemon: int) -> NoReturn:
     """Fork children as asked until the daemon closes its end or ends; then end them all."""
-    die_with(daemon)
+    try:
+        die_with_parent(daemon, signal.SIGKILL)
+    except ProcessLookupError:
+        os._exit(1)
     # What is here stays: the collector must not touch, and so copy, pages that are shared with the daemon.
     gc.freeze()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -42,13 +45,6 @@ def serve(channel: socket.socket, daemon: int) -> NoReturn:
         for pid in children:
             _kill(pid, signal.SIGKILL, group=True)
         os._exit(0)
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel end this process as soon as its parent, whose pid is given, has ended."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _noted(_number: int, _frame: object) -> None:
@@ -105,7 +101,7 @@ def _become(spawner: int, own: Sequence[int], descriptors: Sequence[int]) -> NoR
     status = 1
     try:
         os.setpgid(0, 0)
-        die_with(spawner)
+        die_with_parent(spawner, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
