@@ -11,6 +11,7 @@ from pathlib import Path
 from pra_agent import __version__
 from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.directly import private_state
+from pra_agent.cli.durations import usual_durations
 from pra_agent.cli.output import age, count
 from pra_agent.clock import Clock
 from pra_agent.config import Config, Loaded
@@ -72,7 +73,8 @@ def examine(loaded: Loaded, clock: Clock) -> Iterator[Finding]:
 
 
 def _configuration(loaded: Loaded) -> Iterator[Finding]:
-    found = list(problems(loaded, resolver=Resolver(ask=ask_secret)))
+    durations = usual_durations(loaded.config)
+    found = list(problems(loaded, resolver=Resolver(ask=ask_secret), durations=durations))
     for problem in found:
         make = _warn if problem.warning else _fail
         yield make("configuration", f"{problem.place}: {problem.key}: {problem.what}", problem.suggestion)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pra_agent.cli.asking import ask_secret
+from pra_agent.cli.durations import usual_durations
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output, count, to_json
 from pra_agent.config import ConfigProblems, read
@@ -32,7 +33,8 @@ def check(
     found: list[Problem]
     try:
         loaded = read(chosen.config)
-        found = sorted(problems(loaded, resolver=Resolver(ask=ask_secret)), key=lambda p: (p.place, p.key))
+        checked = problems(loaded, resolver=Resolver(ask=ask_secret), durations=usual_durations(loaded.config))
+        found = sorted(checked, key=lambda p: (p.place, p.key))
         summary = count(len(loaded.config.jobs), "job")
     except ConfigProblems as error:
         found, summary = list(error.problems), ""
