@@ -21,6 +21,7 @@
     |- IdentityError (1)        the repository belongs to another host
     |- SourceError (1)          a source could not be captured or put back
     |  `- CommandError (1)      a child process failed, hung or could not be started
+    |- SkippedError (0)         another agent does it
     |- RefusedError (1)         a guard said no; --force or another option would say yes
     |- RestoreError (1)
     |- DaemonUnreachable (1)    nobody listens at the socket
@@ -28,6 +29,8 @@
 
 The message is one line: what, where. `advice` is one sentence: what to do.
 """
+
+from datetime import datetime
 
 
 class PraError(Exception):
@@ -166,6 +169,16 @@ class CommandError(SourceError):
     """A child process failed, hung, or could not be started."""
 
     advice = "Run the command by hand as the same user to see why."
+
+
+class SkippedError(PraError):
+    """Another agent does what was asked; `instant` is what its newest success stands for, None if it has none."""
+
+    exit_code = 0
+
+    def __init__(self, message: str, *, instant: datetime | None = None) -> None:
+        super().__init__(message)
+        self.instant = instant
 
 
 class RefusedError(PraError):
