@@ -1,7 +1,6 @@
 """Walking trees: each tree once, many in one request, without holding more than what is still to be visited."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from threading import Event
 
 import orjson
@@ -83,10 +82,3 @@ def references(tree: bytes, data: bytes) -> tuple[bytes, list[bytes]]:
     if not whole or len(content) != ID_BYTES * len(contents):
         raise DamagedError(f"tree {tree.hex()} has an id of the wrong length")
     return content, subtrees
-
-
-def batches(ids: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Cut ids into lists of at most `size`."""
-    iterator = iter(ids)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -54,6 +54,7 @@ def plan(
 ) -> PrunePlan:
     """Find out what can go. Loads the index; `RefusedError` or `DamagedError` when the repository is not whole."""
     settings = settings or PruneSettings()
+    started = repository.clock.monotonic()
     snapshots = repository.snapshots()
     if repository.unreadable_snapshots:
         name, why = next(iter(repository.unreadable_snapshots.items()))
@@ -65,6 +66,7 @@ def plan(
     made = make_plan(Packs(usage), listing, settings, pack_size=repository.settings.pack_size)
     made.snapshots = frozenset(snapshot.id for snapshot in snapshots)
     made.index_files = frozenset(repository.index.files)
+    made.started = started
     return made
 
 
@@ -161,7 +163,7 @@ class _Prune:
         unused = (facts.garbage + facts.duplicate)[plan.repack]
         order = plan.repack[np.argsort(-unused / facts.size[plan.repack], kind="stable")]
         budget = self._settings.budget
-        until = clock.monotonic() + budget.total_seconds() if budget else float("inf")
+        until = plan.started + budget.total_seconds() if budget else float("inf")
         picked = self._packs.pick(order, needed=True)
         moved: list[int] = []
         size = 0

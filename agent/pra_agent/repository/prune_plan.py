@@ -27,7 +27,7 @@ class PruneSettings(BaseModel):
 
     max_unused: str = Field(default="5%", description="what may stay unused: a share, a size, or `unlimited`")
     max_repack: int | None = Field(default=None, ge=0, description="how much is rewritten at most")
-    budget: timedelta | None = Field(default=None, description="rewriting stops, in order, after this time")
+    budget: timedelta | None = Field(default=None, description="rewriting ends so long after the plan was begun")
 
     @field_validator("max_unused")
     @classmethod
@@ -109,6 +109,8 @@ class PrunePlan:
     unindexed: Sequence[str]
     snapshots: frozenset[str] = frozenset()
     index_files: frozenset[str] = frozenset()
+    #: When the planning began, by the monotonic clock; the budget counts from there.
+    started: float = 0.0
 
     @property
     def empty(self) -> bool:

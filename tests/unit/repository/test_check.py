@@ -1,23 +1,26 @@
 """Check: a whole repository is found whole; damage of each kind is found and traced to snapshots, jobs and paths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
 import numpy as np
 import pytest
 
-from pra_agent.errors import Interrupted
+from pra_agent.errors import DamagedError, Interrupted, RefusedError, TransientStorageError
 from pra_agent.model.ids import BlobType
 from pra_agent.model.nodes import Node, NodeType
 from pra_agent.model.snapshots import Snapshot
+from pra_agent.repository import prune
 from pra_agent.repository.check import check
+from pra_agent.repository.check_data import prove_pack
 from pra_agent.repository.check_report import CheckReport
 from pra_agent.repository.check_subset import Part, Share, Window, parse_subset
+from pra_agent.repository.check_trees import references
 from pra_agent.repository.index import encode_index
 from pra_agent.repository.prune_packs import hex_id, raw_ids
 from pra_agent.repository.repository import Repository
-from pra_agent.storage.backend import Handle, Kind
+from pra_agent.storage.backend import Handle, Kind, ObjectInfo
 from tests.support.clock import FakeClock
 from tests.support.memory import MemoryBackend
 from tests.support.restic import PASSWORD
@@ -260,6 +263,85 @@ def test_a_cache_does_not_hide_damage(tmp_path):
     with repository.lock():
         result = check(repository)
     assert {handle.path for handle in damaged} <= {finding.subject for finding in result.damage}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no JSON",
+        b"[]",
+        b'{"nodes":[1]}',
+        b'{"nodes":[{"content":["ab"]}]}',
+        b'{"nodes":[{"subtree":"zz"}]}',
+        b'{"nodes":[{"subtree":"abcd"}]}',
+        b'{"nodes":[{"content":[7]}]}',
+    ],
+)
+def test_a_blob_that_is_no_tree_is_found(backend, repository, data):
+    with pytest.raises(DamagedError):
+        references(bytes(32), data)
+    with repository.lock():
+        repository.load_index()
+        with repository.writer() as writer:
+            tree = writer.add(BlobType.TREE, data)
+        repository.save_snapshot(Snapshot(time=START, tree=tree, paths=("/",), hostname="h"))
+    result = run(backend)
+    assert [hit.snapshot for hit in result.hits] or not result.ok
+    assert not result.ok
+    fresh = open_repository(backend)
+    with fresh.lock(exclusive=True), pytest.raises((DamagedError, RefusedError)):
+        prune.plan(fresh)
+
+
+def test_one_broken_tree_among_many_hides_no_other(backend, repository):
+    """All trees of a batch but the broken one are looked at."""
+    repository.load_index()
+    handle = pack_of(repository, BlobType.TREE, 0)
+    entries = next(entries for pack, entries in repository.index.packs() if pack == handle.name)
+    damaged = bytearray(backend.objects[handle])
+    damaged[entries[0].offset + 20] ^= 1
+    backend.objects[handle] = bytes(damaged)
+    result = run(backend, None)
+    assert len(result.lost) == 1
+    assert result.trees >= len(entries) - 1
+
+
+def test_what_goes_while_it_is_looked_at_is_not_missed(backend, repository, monkeypatch):
+    """A forget and a change of keys at the same time: files are listed, and gone when they are read."""
+    ghosts = [ObjectInfo(Handle(kind, "cd" * 32), 10) for kind in (Kind.SNAPSHOT, Kind.KEY)]
+    inner = backend.list
+
+    def haunted(kind: Kind) -> Iterator[ObjectInfo]:
+        yield from inner(kind)
+        yield from (ghost for ghost in ghosts if ghost.handle.kind is kind)
+
+    opened = open_repository(backend)
+    monkeypatch.setattr(backend, "list", haunted)
+    with opened.lock():
+        assert check(opened, ALL).ok
+
+
+def test_a_pack_that_the_disk_cannot_read_is_damage_but_a_store_that_is_away_is_none(backend, repository, monkeypatch):
+    handle = pack_of(repository, BlobType.DATA, 2)
+    inner = backend.get
+    away = False
+
+    def get(wanted: Handle, offset: int = 0, length: int | None = None) -> bytes:
+        if wanted == handle or (away and wanted.kind in {Kind.DATA, Kind.CONFIG}):
+            raise TransientStorageError("input/output error")
+        data: bytes = inner(wanted, offset, length)
+        return data
+
+    opened = open_repository(backend)
+    opened.load_index()
+    monkeypatch.setattr(backend, "get", get)
+    entries = next(entries for pack, entries in opened.index.packs() if pack == handle.name)
+    proof = prove_pack(opened, handle.name, entries)
+    assert "input/output error" in proof.fault
+    assert len(proof.broken) == len(entries)
+    away = True
+    with pytest.raises(TransientStorageError):
+        prove_pack(opened, handle.name, entries)
 
 
 def test_it_can_be_stopped(backend, repository):

@@ -250,3 +250,55 @@ def test_a_repository_is_no_copy_of_itself(backend, source):
         from pra_agent.repository.copy import copy as copy_snapshots
 
         copy_snapshots(source, open_repository(backend), source.snapshots())
+
+
+def test_snapshots_are_written_on_the_way(source, destination, place, monkeypatch):
+    """A long copy that dies has brought over whole snapshots, not only blobs."""
+    from pra_agent.repository import copy as module
+
+    monkeypatch.setattr(module, "_SAVE_EVERY", 1000)
+    counts: list[int] = []
+    copy(
+        REQUEST, source, destination, clock=CLOCK, report=lambda _: counts.append(len(list(place.list(Kind.SNAPSHOT))))
+    )
+    assert counts == [0, 1, 2, 3]
+
+
+def test_a_blob_that_one_pack_has_lost_is_taken_from_another(backend, source, destination, place):
+    other = open_repository(backend, clock=CLOCK)
+    with other.lock(), other.writer() as writer:  # an index that was not loaded knows nothing
+        for data in files(0).values():
+            writer.add(BlobType.DATA, data)
+    source.load_index()
+    packs = [pack for pack, entries in source.index.packs() if entries[0].type is BlobType.DATA]
+    victim = Handle(Kind.DATA, max(packs, key=lambda pack: len(backend.objects[Handle(Kind.DATA, pack)])))
+    backend.objects[victim] = bytes(len(backend.objects[victim]))
+    run(open_repository(backend, clock=CLOCK), destination)
+    whole(place)
+
+
+def test_an_unchanged_tree_costs_nothing(backend, source, destination):
+    run(source, destination)
+    newest = [each for each in source.snapshots() if each.job == "files"][-1]
+    save(source, files(2), hours=7)
+    assert source.snapshots()[-1].tree == newest.tree
+    backend.read = 0
+    done = run(open_repository(backend, clock=CLOCK), destination)
+    assert len(done.copied.snapshots) == 1
+    assert done.copied.blobs == 0
+    assert backend.read == 0
+
+
+def test_a_reference_that_cannot_be_read_any_more_does_no_harm(backend, source, destination, place):
+    """The snapshot before is copied; then the source loses its trees; a new one goes over in full."""
+    run(source, destination)
+    source.load_index()
+    newest = [each for each in source.snapshots() if each.job == "files"][-1]
+    location = source.index.find(BlobHandle(BlobType.TREE, newest.tree))
+    assert location
+    backend.delete(Handle(Kind.DATA, location.pack))
+    repair(RepairRequest(parse_subset("all")), open_repository(backend, clock=CLOCK))
+    save(open_repository(backend, clock=CLOCK), files(11), hours=11)
+    done = run(open_repository(backend, clock=CLOCK), open_repository(place, clock=CLOCK))
+    assert done.record.outcome is Outcome.SUCCESS
+    whole(place)

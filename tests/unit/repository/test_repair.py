@@ -3,15 +3,24 @@
 import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from threading import Event
 from typing import BinaryIO
 
 import pytest
 
-from pra_agent.errors import NoRepository, RefusedError, WrongKey
+from pra_agent.errors import (
+    AccessDenied,
+    Interrupted,
+    NoRepository,
+    RefusedError,
+    TransientStorageError,
+    WrongKey,
+)
+from pra_agent.model.events import Event as Told
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.model.snapshots import Snapshot
 from pra_agent.operations.repair import RepairDone, RepairRequest, host_files, repair
-from pra_agent.repository import prune
+from pra_agent.repository import prune, repair_packs
 from pra_agent.repository import repair as repairing
 from pra_agent.repository.check import check
 from pra_agent.repository.check_subset import parse_subset
@@ -300,6 +309,102 @@ def test_many_lost_things_at_once(backend, repository):
     mend(backend)
     for found in contents(backend):
         assert any(found.items() <= rooted(expected).items() for expected in (FIRST, SECOND, DB))
+
+
+def test_headers_are_believed_where_nothing_is_proven(backend, repository):
+    """Without reading everything a lost index costs one request a pack, not the whole repository."""
+    for info in list(backend.list(Kind.INDEX)):
+        backend.delete(info.handle)
+    hopeless = Handle(Kind.DATA, "ab" * 32)
+    backend.put(hopeless, b"not a pack")
+    done = repair(RepairRequest(), open_repository(backend))
+    assert done.plan.packs.hopeless == [hopeless.name]
+    assert hopeless in backend.objects
+    assert contents(backend) == [rooted(FIRST), rooted(SECOND), rooted(DB)]
+
+
+def test_a_large_index_is_built_in_parts(backend, repository, monkeypatch):
+    monkeypatch.setattr(repair_packs, "_FOLD", 5)
+    backend.delete(largest(backend, Kind.INDEX))
+    mend(backend)
+    assert contents(backend) == [rooted(FIRST), rooted(SECOND), rooted(DB)]
+
+
+def test_a_store_that_does_not_answer_is_no_reason_to_drop_a_snapshot(backend, repository, monkeypatch):
+    victim = next(iter(backend.list(Kind.SNAPSHOT))).handle
+    inner = backend.get
+
+    def get(handle: Handle, offset: int = 0, length: int | None = None) -> bytes:
+        if handle == victim:
+            raise TransientStorageError("no answer")
+        data: bytes = inner(handle, offset, length)
+        return data
+
+    opened = open_repository(backend)
+    monkeypatch.setattr(backend, "get", get)
+    before = dict(backend.objects)
+    with pytest.raises(TransientStorageError):
+        repair(RepairRequest(), opened)
+    assert backend.objects == before
+
+
+def test_what_may_not_be_removed_stops_the_repair(backend, repository, monkeypatch):
+    index = largest(backend, Kind.INDEX)
+    backend.objects[index] = b"broken"
+    inner = backend.delete
+
+    def delete(handle: Handle) -> None:
+        if handle.kind is not Kind.LOCK:
+            raise AccessDenied("no")
+        inner(handle)
+
+    monkeypatch.setattr(backend, "delete", delete)
+    told: list[Told] = []
+    with pytest.raises(AccessDenied):
+        repair(RepairRequest(ALL), open_repository(backend), report=told.append)
+    assert any("could not be removed" in str(event) for event in told)
+    monkeypatch.undo()
+    mend(backend)
+    assert contents(backend) == [rooted(FIRST), rooted(SECOND), rooted(DB)]
+
+
+def test_it_can_be_stopped_and_done_again(backend, repository):
+    for handle in packs_of(backend, BlobType.DATA)[:2]:
+        backend.objects[handle] = DAMAGE["flipped"](backend.objects[handle])
+    stop = Event()
+    with repository.lock(exclusive=True) as lock:
+        plan = repairing.plan(repository, suspects={h.name for h in packs_of(backend, BlobType.DATA)})
+        stop.set()
+        with pytest.raises(Interrupted):
+            repairing.execute(plan, repository, lock, stop=stop)
+        with pytest.raises(Interrupted):
+            repairing.plan(repository, suspects={h.name for h in packs_of(backend, BlobType.DATA)}, stop=stop)
+    mend(backend)
+
+
+def test_a_host_that_fails_to_read_is_told_and_no_harm(backend, repository):
+    class Failing(io.BytesIO):
+        def read(self, _size: int | None = -1, /) -> bytes:
+            raise OSError(5, "input/output error")
+
+    for handle in packs_of(backend, BlobType.DATA):
+        backend.delete(handle)
+    told: list[Told] = []
+    request = RepairRequest(ALL, opener=lambda _snapshot, path: nullcontext(Failing()) if b"1" in path else None)
+    repair(request, open_repository(backend), report=told.append)
+    assert any("input/output error" in str(event) for event in told)
+    assert all(not found for found in contents(backend))
+
+
+def test_a_killed_repair_writes_no_snapshot_twice(backend, repository):
+    """The new snapshots are there, the old ones still are: the second repair finishes without a third generation."""
+    old = {h: backend.objects[h] for h in backend.objects if h.kind is Kind.SNAPSHOT}
+    backend.delete(packs_of(backend, BlobType.DATA)[0])
+    mend(backend)
+    after = {h for h in backend.objects if h.kind is Kind.SNAPSHOT}
+    backend.objects.update(old)
+    mend(backend)
+    assert {h for h in backend.objects if h.kind is Kind.SNAPSHOT} == after
 
 
 def test_handles_are_told_by_type(backend, repository):
