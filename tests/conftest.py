@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, settings
 #: Fixtures of the test bed's servers; each starts its server when a test first asks for it.
 pytest_plugins = [
     "tests.support.docker_engine",
-    "tests.support.databases", "tests.support.elasticsearch",
+    "tests.support.databases",
+    "tests.support.elasticsearch",
+    "tests.support.cassandra",
     "tests.support.s3",
     "tests.support.radosgw",
     "tests.support.toxiproxy",

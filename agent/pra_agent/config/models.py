@@ -19,6 +19,7 @@ from pra_agent.model.references import SecretField, SecretRef
 from pra_agent.operations.hooks import Hooks
 from pra_agent.repository.settings import Settings as Tuning
 from pra_agent.retention import Keep
+from pra_agent.sources.cassandra import CassandraSettings
 from pra_agent.sources.docker_volume import DockerVolumeSettings
 from pra_agent.sources.dump.settings import DumpSettings
 from pra_agent.sources.files import FilesSettings
@@ -28,7 +29,7 @@ from pra_agent.storage.settings import CredentialsSettings, StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[
-    FilesSettings | DumpSettings | DockerVolumeSettings | PrometheusSettings | GrafanaSettings,
+    FilesSettings | DumpSettings | DockerVolumeSettings | CassandraSettings | PrometheusSettings | GrafanaSettings,
     Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 

@@ -68,8 +68,11 @@ class Exchange:
         command.run(["cp", *options, "--", str(self.restored), str(self.new)], timeout=_COPY_SECONDS)
 
 
-def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateContext) -> None:
-    """Do all exchanges while the service stands still; what was there comes back when it is not well afterwards."""
+def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateContext, *, keep: bool = False) -> None:
+    """Do all exchanges while the service stands still; what was there comes back when it is not well afterwards.
+
+    `keep` leaves what was there beside, also when all is well.
+    """
     for exchange in exchanges:
         exchange.copy_beside()
     places = [[str(one.live), str(one.before), str(one.new)] for one in exchanges]
@@ -91,7 +94,7 @@ def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateCont
         context.report(Notice("what was there before is back in service", "warning"))
         raise
     context.state.forget(KEY)
-    for exchange in exchanges:
+    for exchange in exchanges if not keep else ():
         discard(exchange.before)
 
 
