@@ -291,6 +291,19 @@ def test_killed_in_the_midst_of_a_backup_it_records_the_failure_and_goes_on(agen
     Restic(agent.repository).run("check", "--read-data")
 
 
+def test_what_a_crashed_run_left_is_undone_before_anything_runs(agent):
+    with agent.journal() as journal:
+        journal.state_before("app").remember("paused", {})
+        journal.state_before("gone").remember("paused", {"container": "db"})
+        journal.set_next_run("app", CLOCK.now() - HOUR)
+    agent.start()
+    # A job that has left the configuration cannot be undone; that is told, and stops nobody else.
+    agent.says("gone: no job is called gone")
+    wait_until(lambda: ended_well(agent), "a backup by schedule")
+    with agent.journal() as journal:
+        assert "gone" in journal.jobs_with_state()
+
+
 def test_asked_to_stop_it_ends_the_run_in_order(agent):
     slow_down(agent)
     process = agent.start()

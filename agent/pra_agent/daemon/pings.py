@@ -14,7 +14,7 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 
 #: Seconds before each further try, and for one try.
 PAUSES: Sequence[float] = (2.0, 10.0, 60.0)
-_TIMEOUT = 20.0
+_TIMEOUT = 10.0
 _LONGEST_BODY = 10_000
 
 _log = structlog.get_logger()

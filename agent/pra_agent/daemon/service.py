@@ -22,7 +22,7 @@ import structlog
 from pra_agent import __version__
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.config import Config, read
-from pra_agent.config.checking import writable_by_others
+from pra_agent.config.checking import problems, writable_by_others
 from pra_agent.config.pings import PingSettings
 from pra_agent.control import listen
 from pra_agent.control.server import ControlServer
@@ -51,6 +51,9 @@ _KEEP_RUNS = 20_000
 #: How often the daemon looks after itself, and looks at the repository, in seconds.
 _TICK = 30.0
 _SURVEY = 6 * 3600.0
+
+#: Seconds for runs to end before the socket is closed.
+_FAREWELL = 5.0
 
 _log = structlog.get_logger()
 
@@ -102,12 +105,16 @@ def _forked() -> Processes:
 
 
 def accepted(path: Path) -> Config:
-    """Read the configuration; raises `ConfigError` also when others could change it under a root daemon."""
+    """Read the configuration; raises `ConfigError` also when others could change it under a root daemon.
+
+    Everything else that `config check` finds is a warning: a job whose path is missing must not stop the others.
+    """
     loaded = read(path)
     for problem in writable_by_others(loaded):
         if not problem.warning:
             raise ConfigError(str(problem))
-        _log.warning(str(problem))
+    for problem in problems(loaded):
+        _log.warning("the configuration has a problem", problem=str(problem))
     return loaded.config
 
 
@@ -173,8 +180,10 @@ class Service:
         self._parts.notifier.stopping()
         _log.info("the daemon stops")
         self._scheduler.stop()
-        await self._runner.close("the daemon was stopped")
-        await self._control.stop()
+        # Who waits at the socket for a run hears how it ended, if that does not take long.
+        runs = asyncio.create_task(self._runner.close("the daemon was stopped"))
+        await asyncio.wait([runs], timeout=_FAREWELL)
+        await asyncio.gather(runs, self._control.stop())
         await self._pings.close()
         if self._exporter is not None:
             await self._exporter.stop()
