@@ -77,10 +77,15 @@ class ConfigRules:
     def judge(self, record: RunRecord) -> bool:
         """As in `Rules`: DESIGN's rules of the data instant."""
         # A copy tells the instants of its jobs itself.
-        if record.operation is not Operation.BACKUP or record.outcome not in {Outcome.SUCCESS, Outcome.PARTIAL}:
+        if record.operation is not Operation.BACKUP:
             return False
         if record.outcome is Outcome.SUCCESS:
             return True
+        if record.outcome is Outcome.SKIPPED:
+            # Another agent saves the cluster; its newest success is known.
+            return bool(record.detail.get("advances"))
+        if record.outcome is not Outcome.PARTIAL:
+            return False
         job = self.config.jobs.get(record.job)
         return (
             job is not None

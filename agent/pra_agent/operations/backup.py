@@ -17,7 +17,7 @@ from pra_agent.archiver.archiving import archive
 from pra_agent.archiver.memory import Memory
 from pra_agent.archiver.values import Archived, Limits, Options
 from pra_agent.clock import Clock, SystemClock
-from pra_agent.errors import DamagedError
+from pra_agent.errors import DamagedError, SkippedError
 from pra_agent.model.events import Reporter, ignore
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.model.runs import Operation, Outcome, RunRecord
@@ -63,9 +63,25 @@ def backup(
     """Run a backup; the record of the run, with outcome success, partial or suspect.
 
     `detail["advances"]` tells whether the data instant counts: always for success, for partial within `partial_ok`,
-    never for suspect. Raises `PraError` when the run fails, and then there is no snapshot.
+    never for suspect. A source that another agent saves is skipped, with the instant of that agent's newest success.
+    Raises `PraError` when the run fails, and then there is no snapshot.
     """
-    return _Backup(request, repository, clock or SystemClock(), report, stop or Event()).run()
+    clock = clock or SystemClock()
+    started = clock.now()
+    try:
+        return _Backup(request, repository, clock, report, stop or Event()).run()
+    except SkippedError as skipped:
+        return RunRecord(
+            id=request.run,
+            operation=Operation.BACKUP,
+            job=request.job,
+            started=started,
+            finished=clock.now(),
+            outcome=Outcome.SKIPPED,
+            data_instant=skipped.instant,
+            off_host=repository.backend.off_host,
+            detail={"advances": skipped.instant is not None, "skipped": skipped.message},
+        )
 
 
 class _Stages:
@@ -169,7 +185,8 @@ class _Backup:
                 with stage("archive"):
                     archived = archive(self._repository, writer, capture, options)
                     capture.verify()
-                captured = _Captured(archived, writer.stats, capture.data_instant, tuple(capture.roots))
+                advances = bool(getattr(capture, "advances", True))
+                captured = _Captured(archived, writer.stats, capture.data_instant, tuple(capture.roots), advances)
                 with stage("capture"):
                     capturing.close()
             with stage("upload"):
@@ -239,7 +256,7 @@ class _Backup:
             stages=dict(self._stages.seconds),
             full=request.full,
             detail={
-                "advances": outcome is Outcome.SUCCESS or within,
+                "advances": captured.advances and (outcome is Outcome.SUCCESS or within),
                 "parent": snapshot.parent,
                 "bytes_read": stats.bytes_read,
                 "usual_bytes": request.usual_bytes,
@@ -256,6 +273,8 @@ class _Captured:
     written: WriterStats
     instant: datetime
     roots: Sequence[bytes]
+    #: A source may say that what it gave never lets the data instant advance (shards that are missing).
+    advances: bool = True
 
 
 def find_parent(snapshots: Sequence[Snapshot], node: str, job: str) -> Snapshot | None:
