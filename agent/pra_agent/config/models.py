@@ -22,6 +22,7 @@ from pra_agent.retention import Keep
 from pra_agent.sources.cassandra import CassandraSettings
 from pra_agent.sources.docker_volume import DockerVolumeSettings
 from pra_agent.sources.dump.settings import DumpSettings
+from pra_agent.sources.elasticsearch import ElasticsearchSettings
 from pra_agent.sources.files import FilesSettings
 from pra_agent.sources.grafana import GrafanaSettings
 from pra_agent.sources.prometheus import PrometheusSettings
@@ -29,7 +30,13 @@ from pra_agent.storage.settings import CredentialsSettings, StorageSettings
 from pra_agent.units import Duration, Size, parse_size
 
 SourceSettings = Annotated[
-    FilesSettings | DumpSettings | DockerVolumeSettings | CassandraSettings | PrometheusSettings | GrafanaSettings,
+    FilesSettings
+    | DumpSettings
+    | DockerVolumeSettings
+    | CassandraSettings
+    | PrometheusSettings
+    | ElasticsearchSettings
+    | GrafanaSettings,
     Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 
