@@ -159,6 +159,11 @@ def test_hold_and_release(daemon, cli):
     assert cli("release") == "release: all jobs\n"
 
 
+def test_there_is_nothing_to_accept(daemon, cli):
+    cli("accept", "demo-data", code=1)
+    assert "no backup of demo-data is suspect" in cli.err
+
+
 def test_unknown_jobs(initialised, daemon, cli):
     cli("backup", "demo-dta", code=2)
     assert "demo-dta" in cli.err
@@ -402,6 +407,23 @@ def test_keys(initialised, cli, tmp_path):
     cli("key", "remove", str(added["id"])[:10], "--yes")
     assert cli.json("key", "list")[0]["keys"] == before
     cli("key", "remove", before[0]["id"], "--yes", code=1)
+
+
+def test_another_password(initialised, cli, tmp_path):
+    config = tmp_path / "config.yaml"
+    text = initialised.config.read_text().replace(str(initialised.root / "password"), str(tmp_path / "password"))
+    config.write_text(text.replace(str(initialised.repository), str(tmp_path / "repository")))
+    cli.config = config
+    cli("init")
+    (tmp_path / "new").write_text("another one\n")
+    (tmp_path / "new").chmod(0o600)
+    cli("key", "passwd", "--new-password-file", tmp_path / "new")
+    cli("key", "list", code=12)
+    (tmp_path / "new").replace(tmp_path / "password")
+    assert cli("key", "list").count("in use") == 1
+    (tmp_path / "recovery-kit-demo.txt").unlink()
+    cli("init", "--kit-only")
+    assert "another one" in (tmp_path / "recovery-kit-demo.txt").read_text()
 
 
 def test_unlock(initialised, cli):

@@ -199,7 +199,7 @@ def _locks(repository: Repository, subject: str) -> Iterator[Finding]:
 def _snapshots(snapshots: list[Snapshot], config: Config, subject: str, now: datetime) -> Iterator[Finding]:
     future = [one for one in snapshots if one.time > now + SKEW_FAIL]
     if future:
-        yield _fail(subject, f"{len(future)} snapshots are from the future", "Check this host's clock.")
+        yield _fail(subject, f"{count(len(future), 'snapshot')} from the future", "Check this host's clock.")
     others = {one.hostname for one in snapshots if AGENT_TAG in one.tags} - {config.node}
     if others:
         yield _warn(subject, f"also has snapshots of {', '.join(sorted(others))}", "One repository for each host.")
