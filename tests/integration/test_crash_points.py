@@ -29,9 +29,9 @@ from pra_agent.storage.local import LocalBackend
 from tests.support.clock import FakeClock
 from tests.support.faulty import Crash, Fault, FaultyBackend, Mode
 from tests.support.memory import MemoryBackend
-from tests.support.restic import Restic
+from tests.support.restic import PASSWORD, Restic
 from tests.support.roundtrip import back_up
-from tests.support.small_repository import START, content, new_repository, noise, open_repository, save
+from tests.support.small_repository import HOST, SETTINGS, START, content, new_repository, noise, open_repository, save
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -302,6 +302,11 @@ def killed(action: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
+def remembering(backend: Backend, state: Path) -> Repository:
+    """The repository as a host with a state directory opens it."""
+    return Repository.open(backend, PASSWORD, clock=FakeClock(), host=HOST, state=state, settings=SETTINGS)
+
+
 def test_prune_and_copy_killed_for_real_in_a_directory(tmp_path: Path) -> None:
     """SIGKILL before each write and delete, on one directory that goes on from death to death."""
     local = LocalBackend(tmp_path / "repository")
@@ -332,9 +337,12 @@ def test_prune_and_copy_killed_for_real_in_a_directory(tmp_path: Path) -> None:
             Restic(backend.location).check()
         pytest.fail("it never came to an end")
 
-    until_it_lives(lambda b: prune(PruneRequest("r", TIGHT), open_repository(b)), local)
+    # A host that remembers what it has stored takes over what it had stored when it died.
+    until_it_lives(lambda b: prune(PruneRequest("r", TIGHT), remembering(b, tmp_path / "state")), local)
     assert contents(local) == wanted
-    until_it_lives(lambda b: copy(CopyRequest("r", "web-1"), open_repository(local), open_repository(b)), second)
+    until_it_lives(
+        lambda b: copy(CopyRequest("r", "web-1"), open_repository(local), remembering(b, tmp_path / "state")), second
+    )
     assert contents(second) == wanted
     assert deaths >= 4
     TRIED.points += deaths

@@ -14,7 +14,7 @@ from pra_agent.errors import RefusedError
 from pra_agent.model.ids import ID_BYTES, BlobType
 from pra_agent.repository.codec import OVERHEAD
 from pra_agent.repository.pack import PackEntry
-from pra_agent.repository.prune_usage import Flags, Rows, Usage, repeats
+from pra_agent.repository.prune_usage import Flags, Rows, Usage, shared
 from pra_agent.repository.table import Table
 
 Int = npt.NDArray[np.int64]
@@ -122,12 +122,10 @@ class Packs:
         lengths = table.length
         header = np.where(table.plain != 0, np.uint8(_COMPRESSED_ENTRY), np.uint8(_PLAIN_ENTRY))
         everywhere = used.copy()  # used, at whichever of a blob's rows
-        again = repeats(table)
-        members = np.union1d(again, again - 1)
-        groups = np.cumsum(~np.isin(members, again)) - 1
+        members, groups = shared(table)
         if len(members):
-            leads = members[np.concatenate(([True], groups[1:] != groups[:-1]))]
-            everywhere[members] = used[leads][groups]
+            first = np.concatenate(([True], groups[1:] != groups[:-1]))
+            everywhere[members] = used[members[first]][np.cumsum(first) - 1]
         if live is not None:
             everywhere &= live
         garbage = ~everywhere if live is None else live & ~everywhere

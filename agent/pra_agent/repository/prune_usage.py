@@ -70,12 +70,40 @@ def rows_of(table: Table, ids: bytes) -> Rows:
     return found
 
 
-def repeats(table: Table) -> Rows:
-    """The rows that hold the same blob as the row before them."""
-    rows = np.flatnonzero(table.prefix[1:] == table.prefix[:-1]) + 1
+def shared(table: Table) -> tuple[Rows, Rows]:
+    """The rows whose blob lies in other rows as well, and a number for each blob among them.
+
+    Rows of a blob stand together, the first of the table first, which is the one that `Usage` marks.
+    """
+    alike = np.flatnonzero(table.prefix[1:] == table.prefix[:-1]) + 1
     step = 1 << 20  # rows at a time, so that the comparison needs no copy of the whole table
     parts = [
-        part[(table.rest[part] == table.rest[part - 1]).all(axis=1)]
-        for part in (rows[start : start + step] for start in range(0, len(rows), step))
+        (table.rest[part] == table.rest[part - 1]).all(axis=1)
+        for part in (alike[start : start + step] for start in range(0, len(alike), step))
     ]
-    return np.concatenate(parts) if parts else rows
+    same = np.concatenate(parts) if parts else np.zeros(0, np.bool_)
+    again = alike[same]
+    runs = [_run(table, row) for row in dict.fromkeys(table.prefix[alike[~same]].tolist())]
+    for start, stop in runs:
+        again = again[(again < start) | (again >= stop)]
+    members = np.union1d(again, again - 1)
+    groups = np.cumsum(~np.isin(members, again), dtype=np.int64)
+    for start, stop in runs:  # different blobs with the same first eight bytes: their rows may be mixed
+        by_id: dict[bytes, list[int]] = {}
+        for row in range(start, stop):
+            by_id.setdefault(table.id(row), []).append(row)
+        for rows in by_id.values():
+            if len(rows) > 1:
+                number = groups[-1] + 1 if len(groups) else 0
+                members = np.concatenate((members, np.array(rows, np.int64)))
+                groups = np.concatenate((groups, np.full(len(rows), number, np.int64)))
+    return members, groups
+
+
+def _run(table: Table, prefix: int) -> tuple[int, int]:
+    """The rows that start with the same eight bytes."""
+    key = np.array([prefix], np.uint64)
+    return (
+        int(np.searchsorted(table.prefix, key, "left")[0]),
+        int(np.searchsorted(table.prefix, key, "right")[0]),
+    )
