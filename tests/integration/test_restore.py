@@ -405,6 +405,20 @@ def test_planted_links_are_replaced_not_followed(source: Path, repository: Repos
     assert sorted(path.name for path in outside.iterdir()) == ["one", "victim"]
 
 
+def test_a_planted_hard_link_is_cut_not_changed(source: Path, repository: Repository, saved: Snapshot, tmp_path: Path):
+    target = below(tmp_path / "target", source)
+    _copy(source, target)
+    victim = tmp_path / "victim"
+    os.link(target / "etc/deep/two", victim)
+    os.utime(victim, (1, 1))
+    victim.chmod(0o600)
+    before = (victim.stat().st_mode, victim.stat().st_mtime_ns)
+    done = restored(repository, saved, tmp_path / "target")
+    assert done.bytes_reused == 3000
+    _same(source, target)
+    assert (victim.stat().st_mode, victim.stat().st_mtime_ns) == before
+
+
 def test_links_that_are_planted_after_the_plan(source: Path, repository: Repository, saved: Snapshot, tmp_path: Path):
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -50,6 +50,9 @@ class Comparison:
 
     def compare(self, node: Node, there: os.stat_result, directory: int, name: bytes) -> Action:
         """Say what a node that is no directory needs, given what has its name: KEEP, UPDATE, VERIFY or REPLACE."""
+        # A name among others, unlike in the snapshot, may be a trap: metadata would be set on those as well.
+        if there.st_nlink > 1 and node.links <= 1:
+            return Action.REPLACE
         if node_type(there.st_mode) is not node.type or not _same_content(node, there, directory, name):
             return Action.REPLACE
         if self._verify and node.type is NodeType.FILE and node.size:

@@ -224,7 +224,7 @@ class _Execution:
             existing = Existing(self._target, item)
             try:
                 found = {extent for extent, _ in existing.matching(places)}
-                if len(found) == len(places) and existing.size == total:
+                if len(found) == len(places) and existing.size == total and not existing.shared:
                     self._reuse(index, total)
                     return
                 self._assembler.begin(index, item, total, len(places))

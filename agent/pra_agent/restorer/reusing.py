@@ -19,6 +19,8 @@ class Existing:
         self._content: Sequence[bytes] = item.node.content or ()
         self._descriptor: int | None = None
         self.size = 0
+        #: Whether other names of the file would feel what is done to it.
+        self.shared = False
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             descriptor = os.open(item.node.name, flags, dir_fd=target.fd(item.directory))
@@ -28,6 +30,7 @@ class Existing:
         if stat.S_ISREG(status.st_mode):
             self._descriptor = descriptor
             self.size = status.st_size
+            self.shared = status.st_nlink > 1 and item.node.links <= 1
         else:
             os.close(descriptor)
 
