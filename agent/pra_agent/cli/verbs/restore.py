@@ -18,8 +18,11 @@ from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output, age, count, duration, instant
 from pra_agent.cli.progress import showing
 from pra_agent.cli.reaching import daemon, reader
+from pra_agent.cli.reinstating import choices, put_back, service_of
 from pra_agent.clock import SystemClock
-from pra_agent.errors import Interrupted, UsageError
+from pra_agent.config import Config, Job
+from pra_agent.control.client import Client
+from pra_agent.errors import AccessDenied, Interrupted, UsageError
 from pra_agent.model.runs import RunRecord
 from pra_agent.model.snapshots import Snapshot, SnapshotReader
 from pra_agent.operations.restore import RestoreRun, raise_for, restore
@@ -59,12 +62,17 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     sparse: Annotated[
         bool, typer.Option("--sparse/--no-sparse", help="Leave holes where there are long zeros.")
     ] = True,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="A choice of the job's source (see docs/sources.md)."),
+    ] = None,
     as_of: AsOf = None,
 ) -> None:
     """Bring files back: below a directory, or in place, with the rights of who calls this.
 
     Only what differs is read and written, so that the same command again goes on where it was interrupted. In place the
-    job is held while its files are half restored. With --direct no daemon is needed. Exit code 1 when a file could not
+    job is held while its files are half restored; a database, volume or cluster is put into service by its source, which
+    replaces live data only with --force and keeps what was there. With --direct no daemon is needed. Exit code 1 when a file could not
     be restored; the others are.
     """
     if (target is None) == (not in_place):
@@ -79,7 +87,10 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
         verify=verify,
         sparse=sparse,
     )
-    call = _Call(options(context), request, which, (at, as_of), dry_run=dry_run, force=force)
+    chosen = choices(option or ())
+    if chosen and not in_place:
+        raise UsageError("--option goes with --in-place")
+    call = _Call(options(context), request, which, (at, as_of), chosen, dry_run=dry_run, force=force)
     raise typer.Exit(call.run())
 
 
@@ -89,6 +100,7 @@ class _Call:
     request: RestoreRequest
     which: str
     moments: tuple[datetime | None, datetime | None]
+    chosen: dict[str, str]
     dry_run: bool
     force: bool
 
@@ -100,6 +112,12 @@ class _Call:
             old = age((SystemClock().now() - snapshot.time).total_seconds())
             name = snapshot.job or snapshot.hostname
             output.note(f"snapshot {snapshot.id[:8]} of {name}, {instant(snapshot.time)} UTC, {old} old")
+            if (service := self._service(snapshot)) is not None:
+                with self._held(snapshot, output):
+                    put_back(
+                        self.options, service, snapshot, source, self.chosen, force=self.force, dry_run=self.dry_run
+                    )
+                return 0
             planned = plan(source, snapshot, self.request)
             if self.dry_run:
                 return _show_plan(output, planned, snapshot)
@@ -110,6 +128,12 @@ class _Call:
                 _tell(output, record, self.request)
                 raise_for(record)
         return 0
+
+    def _service(self, snapshot: Snapshot) -> tuple[Config, Job] | None:
+        request = self.request
+        if not request.in_place or request.paths or request.include or request.exclude:
+            return None
+        return service_of(self.options, snapshot)
 
     def _ask(self, planned: Plan) -> None:
         counts = planned.counts()
@@ -140,9 +164,7 @@ class _Call:
             return
         with daemon(self.options) as client:
             known = next((job for job in client.jobs() if job.fact.name == snapshot.job), None)
-            ours = known is not None and not known.on_hold
-            if ours:
-                client.hold([snapshot.job], "a restore in place is under way")
+            ours = known is not None and not known.on_hold and _hold(client, snapshot.job, output)
             try:
                 yield
             except BaseException:
@@ -153,6 +175,16 @@ class _Call:
                 raise
             if ours:
                 client.release([snapshot.job])
+
+
+def _hold(client: Client, job: str, output: Output) -> bool:
+    """Hold the job; who may only read goes on without."""
+    try:
+        client.hold([job], "a restore in place is under way")
+    except AccessDenied as error:
+        output.warn(f"{job} is not held while it is restored: {error.message}")
+        return False
+    return True
 
 
 def _show_plan(output: Output, planned: Plan, snapshot: Snapshot) -> int:
