@@ -4,8 +4,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
-from pra_agent.cli.asking import ask_secret, confirm
+from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.directly import private_state, stoppable
 from pra_agent.cli.options import Options
 from pra_agent.cli.output import Output, duration
@@ -61,8 +62,6 @@ def put_back(  # noqa: PLR0913 - what a restore in place consists of
     """Put a job's snapshot back into service, and say what was done. Raises what its source raises."""
     config, job = service
     output = Output.of(options)
-    if force and not dry_run:
-        confirm(f"Live data of {job.name} ({job.source.type}) may be replaced. Go on?", option="--force")
     state = private_state()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     scratch = config.limits.scratch.path or state / "scratch"
@@ -84,7 +83,8 @@ def put_back(  # noqa: PLR0913 - what a restore in place consists of
             raise Interrupted("interrupted; what was there before is in service") from error
     took = (record.finished - record.started).total_seconds() if record.finished else 0.0
     output.data({"type": "run", "run": record})
-    for line in record.detail.get("done", ()) or ("nothing was to be put into service",):  # type: ignore[attr-defined]
-        output.line(str(line))
+    done = cast("Sequence[str]", record.detail.get("done", ()))
+    for line in done or ("nothing was to be put into service",):
+        output.line(line)
     output.line(f"{'looked at' if dry_run else 'put back'}: {job.name} in {duration(took)}")
     return record

@@ -71,9 +71,9 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     """Bring files back: below a directory, or in place, with the rights of who calls this.
 
     Only what differs is read and written, so that the same command again goes on where it was interrupted. In place the
-    job is held while its files are half restored; a database, volume or cluster is put into service by its source, which
-    replaces live data only with --force and keeps what was there. With --direct no daemon is needed. Exit code 1 when a file could not
-    be restored; the others are.
+    job is held while its files are half restored. A database, volume or cluster is put into service by its source,
+    which replaces live data only with --force, and keeps what was there. With --direct no daemon is needed. Exit code 1
+    when a file could not be restored; the others are.
     """
     if (target is None) == (not in_place):
         raise UsageError("say where to: --target DIR, or --in-place", advice="--dry-run shows what would be done.")
