@@ -74,19 +74,20 @@ class RepairPlan:
         """The plan for people."""
         packs = self.packs
         saved = sum(map(len, packs.broken.values()))
-        lines = [
-            f"{len(self.unreadable_indexes)} indexes are not readable and are made anew",
-            f"{len(packs.found)} packs are entered into an index from their own headers",
-            f"{len(packs.broken)} packs are missing or broken; {saved} blobs of them are saved",
-            f"{len(packs.hopeless)} packs that no index lists are not readable; prune removes them",
-            f"{len(self.lost)} blobs are lost, unless the host still has them",
-        ]
+        counts = (
+            (len(self.unreadable_indexes), "indexes are not readable and are made anew"),
+            (len(packs.found), "packs are entered into an index from their own headers"),
+            (len(packs.broken), f"packs are missing or broken; {saved} blobs of them are saved"),
+            (len(packs.hopeless), "packs that no index lists are not readable; prune removes them"),
+            (len(self.lost), "blobs are lost, unless the host still has them"),
+        )
+        lines = [f"{count} {what}" for count, what in counts if count]
         lines += [f"{hit} are left out if they stay lost" for hit in self.hits]
         lines += [f"snapshot {snapshot.id[:8]} has nothing left and is dropped" for snapshot in self.doomed]
         lines += [f"snapshot {snapshot.id[:8]} is given its right name" for snapshot in self.misnamed]
         lines += [f"snapshot file {name[:8]} is not readable and is dropped" for name in self.unreadable_snapshots]
         lines += [f"tree {root.hex()[:8]}, which nothing refers to, becomes a snapshot" for root in self.roots]
-        return lines
+        return lines or ["nothing is damaged"]
 
 
 @dataclass(slots=True)

@@ -4,17 +4,21 @@ from typing import Annotated
 
 import typer
 
-from pra_agent.cli.asking import confirm
+from pra_agent.cli.asking import ask_secret, confirm
 from pra_agent.cli.directly import stoppable
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output, count
 from pra_agent.cli.progress import showing
 from pra_agent.cli.reaching import configuration, direct
 from pra_agent.cli.subset import ReadData, ReadDataSubset, chosen_subset
+from pra_agent.clock import SystemClock
 from pra_agent.config import Config
+from pra_agent.config.secrets import Resolver
+from pra_agent.daemon.composition import opened_backend
 from pra_agent.model.snapshots import Snapshot
 from pra_agent.operations.repair import RepairDone, RepairRequest, host_files, repair
 from pra_agent.repository.check_subset import parse_subset
+from pra_agent.repository.repair_config import rebuild_config
 
 
 def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer wants
@@ -27,6 +31,9 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     host: Annotated[
         bool, typer.Option("--host/--no-host", help="Read lost content again from this host's files, where it is so.")
     ] = True,
+    config_lost: Annotated[
+        bool, typer.Option("--rebuild-config", help="The repository's config file is lost or broken: write a new one.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show the plan.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -41,6 +48,8 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     if not dry_run and not yes:
         confirm("Rewrite indexes and snapshots of this repository?")
     config = configuration(chosen)
+    if config_lost and not dry_run:
+        _rebuild(config)
     request = RepairRequest(
         subset=parse_subset(subset) if subset else None,
         recover=recover,
@@ -52,6 +61,13 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option is what typer 
     _tell(output, done)
     if done.done is not None and done.done.still_lost:
         raise typer.Exit(3)
+
+
+def _rebuild(config: Config) -> None:
+    """Write the repository's config file anew; the key slots still have the master key."""
+    password = Resolver(ask=ask_secret).resolve(config.repository.password)
+    with opened_backend(config, SystemClock()) as backend:
+        rebuild_config(backend, password)
 
 
 def _captured(config: Config, snapshot: Snapshot, path: bytes) -> bytes | None:
