@@ -164,6 +164,8 @@ def elasticsearch_node(
     port, transport = free_port(), free_port()
     settings = {key.replace("__", "."): value for key, value in more.items()} or {"discovery.type": "single-node"}
     node = Node(home, name, port, transport, repo or home / "repo")
+    # Otherwise it would make itself certificates at its first start.
+    settings |= {"xpack.security.enabled": False}
     if secure:
         settings |= _secured(home, server, user)
         node.scheme, node.login = "https", f"admin:{PASSWORD}"

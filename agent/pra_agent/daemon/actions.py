@@ -41,7 +41,7 @@ def backup(work: Work) -> RunRecord:
             usual_bytes=usual or None,
             tags=(*job.tags, *identity.machine_tags(repository.host)),
             excludes=tuple(getattr(job.source, "exclude", ())),
-            scratch=str(config.scratch_dir),
+            scratch=_scratch(config),
             never=never_captured(config),
             limits=Limits(workers=config.limits.workers) if config.limits.workers else Limits(),
         )
@@ -84,7 +84,7 @@ def survey(work: Work) -> RunRecord:
         if repository.state is not None:
             work.gauge("cache_bytes", _size_below(repository.state / "cache"))
         locks = [lock.time.timestamp() for lock in repository.locks.read_all()]
-        work.gauge("repository_oldest_lock_timestamp_seconds", min(locks, default=0.0))
+        work.gauge("repository_oldest_lock_timestamp_seconds", min(locks, default=None))
         skew = _skew(repository, work.clock.now())
         if skew is not None:
             work.gauge("clock_skew_seconds", skew)
@@ -108,8 +108,8 @@ def count_snapshots(work: Work, snapshots: Sequence[Snapshot]) -> None:
     for name in config.jobs:
         times = [one.time for one in snapshots if one.job == name and one.hostname == config.node]
         work.gauge("snapshots", len(times), name)
-        if times:
-            work.gauge("oldest_snapshot_timestamp_seconds", min(times).timestamp(), name)
+        oldest = min(times).timestamp() if times else None
+        work.gauge("oldest_snapshot_timestamp_seconds", oldest, name)
 
 
 @contextmanager
@@ -147,6 +147,14 @@ def _job(config: Config, name: str) -> Job:
     if job is None:
         raise UsageError(f"no job is called {name}")
     return job
+
+
+def _scratch(config: Config) -> str:
+    """Where a source may put what it needs for a while; "" when it cannot be made, which only some sources mind."""
+    with suppress(OSError):
+        config.scratch_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(config.scratch_dir)
+    return ""
 
 
 def _seed(work: Work, snapshots: list[Snapshot], *, off_host: bool) -> None:
