@@ -219,6 +219,21 @@ def test_a_check_that_was_missed_is_made_at_the_start(agent):
     wait_until(checked, "a check by schedule")
 
 
+def test_an_idle_daemon_is_small(agent):
+    """The summed proportional memory of the daemon and its spawner, after runs: below 90 MiB."""
+    agent.configure(exporter={"listen": "127.0.0.1:0"})
+    agent.start()
+    with agent.client() as client:
+        for _ in range(2):
+            client.run_job("app")
+    wait_until(lambda: len(pids_of(agent)) == 2, "the end of the runs' processes")
+    total = 0
+    for pid in pids_of(agent):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    assert total < 90 * 1024
+
+
 # ---------------------------------------------------------------- reload
 def test_a_good_configuration_is_taken_and_a_bad_one_is_not(agent):
     process = agent.start()

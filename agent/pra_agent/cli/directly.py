@@ -18,6 +18,7 @@ from pra_agent.config import Config
 from pra_agent.config.models import StateSettings
 from pra_agent.daemon import child
 from pra_agent.daemon.journal import Journal
+from pra_agent.daemon.keeping import keep
 from pra_agent.daemon.requests import RunRequest
 from pra_agent.daemon.rules import ConfigRules
 from pra_agent.daemon.worker import RunTask, Work
@@ -53,8 +54,7 @@ class DirectWork(Work):
     def send(self, message: Mapping[str, object]) -> None:
         """Keep what is for the journal: numbers. The rest is the daemon's."""
         if message.get("type") == "gauge":
-            keep = self.journal.add_to_gauge if message.get("add") else self.journal.set_gauge
-            keep(str(message["name"]), float(cast("float", message["value"])), str(message.get("job", "")))
+            keep(self.journal, message)
 
     def close(self) -> None:
         """Leave the journal open; it belongs to who made this."""

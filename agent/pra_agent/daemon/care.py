@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from pra_agent.config import CopySettings
+from pra_agent.config.models import PruneBounds
 from pra_agent.daemon.actions import config_of, count_snapshots, repository_of, with_requests
 from pra_agent.daemon.composition import find_copy
 from pra_agent.daemon.worker import Work
@@ -56,7 +57,7 @@ def forget(work: Work) -> RunRecord:
 def prune(work: Work) -> RunRecord:
     """Give back what no snapshot needs, within the configured budget."""
     config = config_of(work)
-    bounds = config.maintenance.prune
+    bounds = config.maintenance.prune or PruneBounds()
 
     def one(repository: Repository, copy: CopySettings | None) -> RunRecord:
         place: StorageSettings = config.repository if copy is None else copy

@@ -19,7 +19,7 @@ from pra_agent.repository.repository import Repository
 from pra_agent.sources.source import Source
 from pra_agent.storage.backend import Backend
 from pra_agent.storage.metered import Meter
-from pra_agent.storage.opening import open_backend
+from pra_agent.storage.opening import open_backend, open_originals
 from pra_agent.storage.settings import StorageSettings
 
 
@@ -57,6 +57,18 @@ def opened_backend(config: Config, clock: Clock, opening: Opening | None = None)
         yield backend
     finally:
         backend.close()
+
+
+@contextmanager
+def opened_originals(config: Config, clock: Clock, opening: Opening | None = None) -> Generator[Backend | None]:
+    """What was written over in the repository's (or a copy's) bucket; None where there are no versions."""
+    settings, _ = _place(config, (opening or Opening()).copy)
+    backend = open_originals(settings, clock)
+    try:
+        yield backend
+    finally:
+        if backend is not None:
+            backend.close()
 
 
 @contextmanager

@@ -292,10 +292,13 @@ class Journal:
                 (name, job, float(value)),
             )
 
-    def set_gauge(self, name: str, value: float, job: str = "") -> None:
-        """Keep a number for the exporter."""
+    def set_gauge(self, name: str, value: float | None, job: str = "") -> None:
+        """Keep a number for the exporter; None: there is no such number any more."""
         with self._store.writing() as db:
-            db.execute(_SET_GAUGE, (name, job, float(value)))
+            if value is None:
+                db.execute("DELETE FROM gauges WHERE name = ? AND job = ?", (name, job))
+            else:
+                db.execute(_SET_GAUGE, (name, job, float(value)))
 
     # ------------------------------------------------------------ notes and state-before
     def note(self, name: str) -> str | None:

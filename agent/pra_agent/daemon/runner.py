@@ -13,17 +13,16 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Protocol, cast
 
 import structlog
 
 from pra_agent.clock import Clock
-from pra_agent.daemon import records
 from pra_agent.daemon.active import ActiveRun, Listener, parse
 from pra_agent.daemon.child import Task
 from pra_agent.daemon.journal import Journal
+from pra_agent.daemon.keeping import keep
 from pra_agent.daemon.processes import Processes
 from pra_agent.daemon.requests import Lane, RunRequest
 from pra_agent.errors import NotFound, PraError, RefusedError
@@ -243,8 +242,10 @@ class Runner:
             await asyncio.to_thread(self._journal.start, active.record)
             self.on_started(active.record)
             status = await self._child(active, self.rules.task(active.record, active.request))
-        except (PraError, OSError) as error:
-            log.exception("the run could not be started")
+        except Exception as error:
+            # Whatever it was: a run that cannot be followed must not stay in its lane for ever.
+            log.exception("the run could not be started, or not be followed")
+            active.signal(signal.SIGKILL, group=True)
             active.error = {"kind": type(error).__name__, "message": str(error)}
             status = 1
         record = await self._write_down(active.outcome(self._clock.now(), status))
@@ -316,20 +317,7 @@ class Runner:
         elif isinstance(event, Notice):
             (_log.warning if event.level == "warning" else _log.info)(event.message, run=active.id)
         else:
-            await asyncio.to_thread(_keep, self._journal, message)
-
-
-def _keep(journal: Journal, message: Mapping[str, object]) -> None:
-    """Put what a child leaves for the journal beside its record there."""
-    kind, job = message.get("type"), str(message.get("job", ""))
-    if kind == "gauge":
-        keep = journal.add_to_gauge if message.get("add") else journal.set_gauge
-        keep(str(message["name"]), float(cast("float", message["value"])), job)
-    elif kind == "instant":
-        instant = datetime.fromisoformat(str(message["instant"]))
-        journal.advance(job, str(message["destination"]), instant, off_host=bool(message["off_host"]))
-    elif kind == "seed":
-        journal.seed(records.from_json(cast("Mapping[str, object]", message["record"])))
+            await asyncio.to_thread(keep, self._journal, message)
 
 
 async def _lines(descriptor: int, take: Callable[[bytes], Awaitable[None]]) -> None:

@@ -297,6 +297,8 @@ class Service:
         found = record.detail.get("repository_id")
         if isinstance(found, str):
             self._standing.repository_id = found
+        # Also what a new journal has just learnt, and copies that failed.
+        self._upkeep.catch_up()
 
     async def _errand(self, action: str) -> RunRecord:
         """Do something in a child beside the runs; a failure is logged, and nothing else follows from it."""

@@ -59,8 +59,8 @@ def timetable(config: Config) -> Sequence[Entry]:
             )
     upkeep = config.maintenance
     for operation, schedule in (
-        (Operation.FORGET, upkeep.forget.schedule),
-        (Operation.PRUNE, upkeep.prune.schedule),
+        (Operation.FORGET, upkeep.forget.schedule if upkeep.forget is not None else None),
+        (Operation.PRUNE, upkeep.prune.schedule if upkeep.prune is not None else None),
         (Operation.CHECK, upkeep.check.schedule),
     ):
         if schedule is not None:

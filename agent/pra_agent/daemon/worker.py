@@ -81,8 +81,8 @@ class Work:
             self._last = (now, event.stage)
         self.send(asdict(event))
 
-    def gauge(self, name: str, value: float, job: str = "", *, add: bool = False) -> None:
-        """Leave a number for the exporter; `add` adds to what is there."""
+    def gauge(self, name: str, value: float | None, job: str = "", *, add: bool = False) -> None:
+        """Leave a number for the exporter; `add` adds to what is there, None takes it away."""
         self.send({"type": "gauge", "name": name, "value": value, "job": job, "add": add})
 
     def instant(self, job: str, destination: str, instant: datetime, *, off_host: bool) -> None:

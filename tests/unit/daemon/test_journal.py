@@ -171,6 +171,8 @@ def test_gauges_notes_and_due_operations(journal):
     journal.set_gauge("snapshots", 4)
     journal.set_gauge("snapshots", 5, "app")
     assert (journal.gauge("snapshots"), journal.gauge("snapshots", "app")) == (4.0, 5.0)
+    journal.set_gauge("snapshots", None, "app")
+    assert (journal.gauge("snapshots"), journal.gauge("snapshots", "app")) == (4.0, None)
     assert journal.note("x") is None
     journal.set_note("x", "y")
     assert journal.note("x") == "y"
