@@ -76,8 +76,7 @@ def test_what_is_captured_and_what_is_left(node: Node, tmp_path: Path):
     assert facts["directories"]["data"] == [str(path) for path in node.data]
     assert "WITH ID = " in (tmp_path / "cassandra/schema.cql").read_text()
     saved = {
-        str(path.relative_to(tmp_path / "cassandra/data"))
-        for path in (tmp_path / "cassandra/data").rglob("*-Data.db")
+        str(path.relative_to(tmp_path / "cassandra/data")) for path in (tmp_path / "cassandra/data").rglob("*-Data.db")
     }
     tables = {name.split("/")[1] + "." + name.split("/")[2].rpartition("-")[0] for name in saved}
     assert {"MixedCase.Table2", "MixedCase.other", "MixedCase.seen", "system.local", "system_schema.tables"} <= tables
@@ -130,9 +129,10 @@ def test_live_data_is_replaced_by_force_only_and_kept(node: Node, tmp_path: Path
     options = {"keyspace": "MixedCase", "table": "Table2"}
     with pytest.raises(RefusedError, match=r"MixedCase\.Table2"):
         put_back(source, tmp_path, options=options)
-    assert any("would replace MixedCase.Table2" in line for line in put_back(
-        source, tmp_path, options=options, force=True, dry_run=True
-    ))
+    assert any(
+        "would replace MixedCase.Table2" in line
+        for line in put_back(source, tmp_path, options=options, force=True, dry_run=True)
+    )
     assert rows(node) != before
     state = MemoryState()
     done = put_back(source, tmp_path, options=options, force=True, state=state)
@@ -175,5 +175,5 @@ def test_who_does_not_answer(node: Node, tmp_path: Path):
         take(build(node, port=1), tmp_path)
     with pytest.raises(SourceError, match="nodetool|java"):
         take(build(node, jmx_port=1), tmp_path)
-    with pytest.raises(SourceError, match="lacks"):
+    with pytest.raises(SourceError, match="were not found|lacks"):
         take(build(node, data_dirs=[str(node.data[0])]), tmp_path)

@@ -86,6 +86,10 @@ seed_provider:
 """
 
 
+#: Classes as the JVM has loaded and checked them once: half of nodetool's time. Made by the first run.
+NODETOOL_CLASSES = LIB.parent / "nodetool.jsa"
+
+
 def require_cassandra() -> None:
     """Skip the test where the jars or the JDK are missing."""
     if not (LIB.parent / ".complete").exists():
@@ -168,6 +172,8 @@ class Node:
     def nodetool_command(self, *, java: str = str(JAVA), lib: str = str(LIB)) -> list[str]:
         """What the agent is to call as nodetool; host and port are its business."""
         flags = ["-Xmx96m", *JVM, f"-Dcassandra.logdir={self.base}"]
+        if NODETOOL_CLASSES.exists():
+            flags.append(f"-XX:SharedArchiveFile={NODETOOL_CLASSES}")
         flags.append(f"-Dlogback.configurationFile={self.base}/conf/tools.xml")
         return [java, *flags, "-cp", f"{lib}/*", "org.apache.cassandra.tools.NodeTool"]
 
@@ -310,6 +316,17 @@ def start_all(nodes: Sequence[Node]) -> None:
         node.start()
     for node in nodes:
         node.wait()
+    if not NODETOOL_CLASSES.exists() and os.access(LIB.parent, os.W_OK):
+        _share_classes(nodes[0])
+
+
+def _share_classes(node: Node) -> None:
+    made = NODETOOL_CLASSES.with_name(f"nodetool.{os.getpid()}.jsa")
+    command = [*node.nodetool_command(), "-h", "127.0.0.1", "-p", str(node.jmx), "status"]
+    command.insert(1, f"-XX:ArchiveClassesAtExit={made}")
+    subprocess.run(command, capture_output=True, check=False, timeout=120)
+    if made.exists():
+        made.rename(NODETOOL_CLASSES)
 
 
 def stop_all(nodes: Sequence[Node]) -> None:

@@ -4,7 +4,8 @@ from threading import Event
 
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import Interrupted, SourceError
-from pra_agent.sources.cassandra.session import Session, quoted
+from pra_agent.sources.cassandra.cql import quoted
+from pra_agent.sources.cassandra.session import Session
 
 _AGREE_SECONDS = 60.0
 _COUNT_SECONDS = 60.0

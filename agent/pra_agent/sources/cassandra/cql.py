@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pra_agent.sources.cassandra.session import quoted
-
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|//[^\n]*|/\*.*?\*/)
       | (?P<body>\$\$.*?\$\$)
@@ -22,6 +20,16 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _KINDS = {"keyspace", "table", "type", "index", "view", "function", "aggregate"}
+
+
+def quoted(name: str) -> str:
+    """Quote a name for CQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def bare(name: str) -> str:
+    """A name as it is, of one that may be quoted."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') and len(name) > 2 else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,6 @@ def renamed(pieces: Sequence[Token], names: Renaming) -> list[Token]:
                 result[at] = Token("uuid", str(other))
                 break
     return result
-
-
-def bare(name: str) -> str:
-    """A name as it is, of one that may be quoted."""
-    return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') and len(name) > 2 else name
 
 
 def indexed(text: str) -> str:

@@ -21,7 +21,10 @@ class Nodetool:
         argv = [*chosen.nodetool, *self._jmx(), *words]
         seconds = chosen.timeout.total_seconds()
         if chosen.container is None:
-            return command.run(argv, command.Terms(seconds, cancelled=self._stop)).text
+            try:
+                return command.run(argv, command.Terms(seconds, cancelled=self._stop)).text
+            except CommandError as error:
+                raise CommandError(f"nodetool {words[0]}: {error.message}", advice=error.advice) from error
         # The Docker SDK is imported only where a container is named.
         from pra_agent.sources.engine import Engine  # noqa: PLC0415
 

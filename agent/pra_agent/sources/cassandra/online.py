@@ -14,7 +14,7 @@ from pra_agent.sources.cassandra.counting import count_rows, wait_for_agreement
 from pra_agent.sources.cassandra.nodetool import Nodetool
 from pra_agent.sources.cassandra.places import Places, find_places
 from pra_agent.sources.cassandra.restored import KEPT_PREFIX, Choice, Restored, TableFiles
-from pra_agent.sources.cassandra.session import Session, connect, quoted
+from pra_agent.sources.cassandra.session import Session, connect
 from pra_agent.sources.cassandra.settings import CassandraSettings
 from pra_agent.sources.cassandra.system import is_system, online
 from pra_agent.sources.exchange import discard
@@ -163,11 +163,11 @@ class _Import:
         if not table or kind in {"keyspace", "type", "function", "aggregate"}:
             return True
         if kind in {"table", "materialized_view"}:
-            return cql.bare(statement["name"]) == table
+            return statement["name"] == table
         return kind == "index" and cql.indexed(statement["cql"]) == table
 
     def _make(self, statement: _Statement, names: cql.Renaming, before: set[tuple[str, str]]) -> int:
-        target = (names.as_keyspace, names.of(cql.bare(statement["name"])))
+        target = (names.as_keyspace, names.of(statement["name"]))
         there = statement["kind"] in {"table", "materialized_view"} and target in before
         done = 0
         for pieces in cql.statements(statement["cql"]):
@@ -188,7 +188,7 @@ class _Import:
         views = {(str(row[0]), str(row[1])) for row in self._views()}
         for keyspace, name in targets:
             if (keyspace, name) not in views:
-                self.session.rows(f"TRUNCATE {quoted(keyspace)}.{quoted(name)}")
+                self.session.rows(f"TRUNCATE {cql.quoted(keyspace)}.{cql.quoted(name)}")
         self.lines.append(f"{len(targets)} tables emptied; this node keeps what they held as Cassandra snapshot {tag}")
 
     def _views(self) -> Sequence[Sequence[object]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pra_agent.errors import ConfigError, SourceError
 from pra_agent.model.references import SecretRef
+from pra_agent.sources.cassandra.cql import bare, quoted
 from pra_agent.sources.cassandra.settings import CassandraSettings, CassandraTls
 
 _CONNECT_SECONDS = 20
@@ -48,11 +49,6 @@ class Identity:
     version: str
     partitioner: str
     address: str
-
-
-def quoted(name: str) -> str:
-    """Quote a name for CQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Session:
@@ -120,7 +116,7 @@ class Session:
     def describe(self, keyspace: str) -> list[dict[str, str]]:
         """The statements that make a keyspace and all in it, ids and dropped columns included."""
         return [
-            {"keyspace": str(row.keyspace_name), "kind": str(row.type), "name": str(row.name), "cql": str(row[3])}
+            {"keyspace": bare(row[0]), "kind": str(row[1]), "name": bare(row[2]), "cql": str(row[3])}
             for row in self.rows(f"DESCRIBE KEYSPACE {quoted(keyspace)} WITH INTERNALS")
         ]
 
