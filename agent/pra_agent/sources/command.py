@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import BinaryIO, Protocol, Self, cast
@@ -204,7 +204,7 @@ class _Child:
         """The command for messages: its program and subcommand, no data."""
         return shlex.join(self._argv[:2]) if self._argv else "(nothing)"
 
-    def _thread(self, work: "_Work") -> None:
+    def _thread(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, name=f"command {self._process.pid}", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -367,14 +367,6 @@ class _Pidfd:
         os.close(self._fd)
 
 
-class _Work(Protocol):
-    def __call__(self) -> None: ...
-
-
-class _Start(Protocol):
-    def __call__(self) -> "subprocess.Popen[bytes]": ...
-
-
 def _has_ambient() -> bool:
     """Whether this thread has capabilities that its children would inherit."""
     try:
@@ -384,7 +376,7 @@ def _has_ambient() -> bool:
         return True
 
 
-def _without_ambient(start: _Start) -> "subprocess.Popen[bytes]":
+def _without_ambient(start: "Callable[[], subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes]":
     """Start a child in a thread that has given up its ambient capabilities: they belong to the thread, not to us."""
     result: list[subprocess.Popen[bytes]] = []
     errors: list[BaseException] = []
