@@ -2,16 +2,26 @@
 
 import json
 import shutil
+import tempfile
+import uuid
+from pathlib import Path
 
 import pytest
 
 from pra_agent.errors import RefusedError, SkippedError, SourceError
 from pra_agent.sources.elasticsearch import ElasticsearchSettings
-from tests.support.captures import MemoryState, put_back, take
+from pra_agent.sources.source import Missed, Source
+from tests.support import captures
+from tests.support.captures import MemoryState, put_back
 from tests.support.elasticsearch import PASSWORD, Node, elasticsearch_node
 
 pytestmark = [pytest.mark.elasticsearch, pytest.mark.xdist_group("elasticsearch"), pytest.mark.timeout(900)]
 DOCUMENTS = 50_000
+
+
+def take(source: Source, target: Path, *, run: str = "", state: MemoryState | None = None) -> list[Missed]:
+    """Capture under a run id that no other test has."""
+    return captures.take(source, target, run=run or f"Run{uuid.uuid4().hex[:8]}", state=state)
 
 
 def _settings(node: Node, **more: object) -> ElasticsearchSettings:
@@ -133,13 +143,8 @@ def test_settings_that_make_no_sense(bad, says):
 
 def test_two_nodes_one_snapshot(tmp_path):
     """Agents on both nodes: the one beside the elected master saves, the other skips; unshared storage is refused."""
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    tmp_path.chmod(0o755)
+    shared = Path(tempfile.mkdtemp(prefix="pra-shared-", dir="/var/tmp"))
     shared.chmod(0o777)
-    for parent in tmp_path.parents:
-        if str(parent).startswith("/tmp/pytest"):
-            parent.chmod(0o755)
     nodes = [elasticsearch_node(name, repo=shared, discovery__type="multi-node") for name in ("n1", "n2")]
     seeds = json.dumps([f"127.0.0.1:{node.transport}" for node in nodes])
     for node in nodes:
@@ -177,6 +182,7 @@ def test_two_nodes_one_snapshot(tmp_path):
     finally:
         for node in nodes:
             node.stop()
+        shutil.rmtree(shared)
 
 
 def test_security_on(tmp_path):

@@ -103,7 +103,8 @@ class Snapshots:
                     bytes_total=int(total.get("size_in_bytes", 0)),
                 )
             )
-            return str(told.get("state")) in _DONE
+            # What is finished here may still be in progress in the repository's own list.
+            return str(told.get("state")) in _DONE and self.get(name).state != "IN_PROGRESS"
 
         limit = self._settings.timeout.total_seconds()
         self._cluster.wait(done, within=limit, stop=stop, what=f"the cluster's snapshot {name}")
