@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.process import TESTBED, free_port
 
 VERSION = "5.0.9"

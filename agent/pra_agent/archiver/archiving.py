@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from pra_agent.model.nodes import Node, NodeType
 from pra_agent.model.printable import printable
 from pra_agent.model.runs import Failure
 from pra_agent.repository.repository import BlobWriter, Repository
-from pra_agent.sources.source import Capture, Entry, Listing, Missed, unchanged
+from pra_agent.sources.source import KEY_LINK, Capture, Entry, Listing, Missed, unchanged
 
 _REPORT_SECONDS = 0.25
 _REPORT_ENTRIES = 64
@@ -187,7 +188,11 @@ class _Archiving:
             return None
         if not all(map(self._store.known, content)):
             return None
-        return reused(entry.node, before)
+        node = entry.node
+        if entry.change_key == KEY_LINK:
+            # Links come and go: what moves with their number alone is no change of the file.
+            node = replace(node, ctime=before.ctime, links=before.links, device_id=before.device_id)
+        return reused(node, before)
 
     def _finish(self, ticket: Ticket, node: Node | None, error: str = "", *, changed: bool = False) -> None:
         """Take what became of a file."""

@@ -24,7 +24,7 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.model.snapshots import AGENT_TAG, PARTIAL_TAG, SUSPECT_TAG, Snapshot
 from pra_agent.model.times import format_ns
 from pra_agent.repository.repository import Repository, WriterStats
-from pra_agent.sources.source import CaptureContext, Source, StateBefore
+from pra_agent.sources.source import Capture, CaptureContext, Source, StateBefore, Telling
 from pra_agent.storage.backend import Kind
 
 
@@ -186,7 +186,8 @@ class _Backup:
                     archived = archive(self._repository, writer, capture, options)
                     capture.verify()
                 advances = bool(getattr(capture, "advances", True))
-                captured = _Captured(archived, writer.stats, capture.data_instant, tuple(capture.roots), advances)
+                roots = tuple(capture.roots)
+                captured = _Captured(archived, writer.stats, capture.data_instant, roots, advances, _told(capture))
                 with stage("capture"):
                     capturing.close()
             with stage("upload"):
@@ -256,6 +257,7 @@ class _Backup:
             stages=dict(self._stages.seconds),
             full=request.full,
             detail={
+                **captured.detail,
                 "advances": captured.advances and (outcome is Outcome.SUCCESS or within),
                 "parent": snapshot.parent,
                 "bytes_read": stats.bytes_read,
@@ -275,6 +277,12 @@ class _Captured:
     roots: Sequence[bytes]
     #: A source may say that what it gave never lets the data instant advance (shards that are missing).
     advances: bool = True
+    detail: Mapping[str, object] = field(default_factory=lambda: dict[str, object]())
+
+
+def _told(capture: Capture) -> Mapping[str, object]:
+    """What a capture has to say in the run's record."""
+    return dict(capture.detail) if isinstance(capture, Telling) else {}
 
 
 def find_parent(snapshots: Sequence[Snapshot], node: str, job: str) -> Snapshot | None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Event
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from pra_agent.model.events import Reporter, ignore
 from pra_agent.model.nodes import Node
@@ -88,6 +88,14 @@ class Capture(Protocol):
     def entries(self) -> Iterator[Entry | Missed | Listing]: ...
 
     def verify(self) -> None: ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A capture that has something to say in the run's record: plain JSON, valid once the context is entered."""
+
+    @property
+    def detail(self) -> Mapping[str, object]: ...
 
 
 def flattened(items: Iterable[Entry | Missed | Listing]) -> Iterator[Entry | Missed]:

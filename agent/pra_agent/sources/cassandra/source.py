@@ -187,7 +187,7 @@ def _must_exist(settings: CassandraSettings, keyspaces: set[str], tables: Sequen
 
 @dataclass(slots=True)
 class CassandraCapture:
-    """The facts, the schema, then the walk. `facts` is what the run's record tells of the capture."""
+    """The facts, the schema, then the walk. `detail` is what the run's record tells of the capture."""
 
     data_instant: datetime
     walk: SnapshotWalk
@@ -196,7 +196,7 @@ class CassandraCapture:
     ask: Callable[[], Asked]
 
     @property
-    def facts(self) -> Mapping[str, object]:
+    def detail(self) -> Mapping[str, object]:
         identity = self.node.identity
         return {
             "cluster": identity.cluster,
