@@ -181,7 +181,7 @@ def _forget_peak() -> None:
 
 def _main() -> None:
     millions = float(sys.argv[1]) if len(sys.argv) > 1 else 10
-    print(json.dumps(asdict(scale(int(millions * 1_000_000))), indent=2))  # noqa: T201 - a program
+    print(json.dumps(asdict(scale(int(millions * 1_000_000))), indent=2))
 
 
 if __name__ == "__main__":
