@@ -70,26 +70,29 @@ def _verb(name: str) -> Iterator[str]:
 
 def _sections(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     below: dict[str, Any] = getattr(command, "commands", {})
-    arguments = "" if below else "".join(f" {_metavar(one)}" for one in command.params if not _is_option(one))
+    arguments = "" if below else "".join(f" {metavar(one)}" for one in command.params if not is_option(one))
     word = " VERB" if below else ""
     yield f"\n### {path}\n\n```\n{PROGRAM} {path}{word}{arguments}\n```\n\n{inspect.cleandoc(command.help or '')}\n"
-    options = [one for one in command.params if _is_option(one) and one.name != "help"]
+    options = [one for one in command.params if is_option(one) and one.name != "help"]
     if options:
-        rows = "".join(f"| {_names(one)} | {one.help or ''} |\n" for one in options)
+        rows = "".join(f"| {names(one)} | {one.help or ''} |\n" for one in options)
         yield f"\n| Option | Meaning |\n|---|---|\n{rows}"
     for name, one in below.items():
         yield from _sections(f"{path} {name}", one)
 
 
-def _is_option(parameter: Any) -> bool:  # noqa: ANN401 - as above
+def is_option(parameter: Any) -> bool:  # noqa: ANN401 - as above
+    """Whether it is an option, not an argument."""
     return str(parameter.param_type_name) == "option"
 
 
-def _metavar(argument: Any) -> str:  # noqa: ANN401 - as above
+def metavar(argument: Any) -> str:  # noqa: ANN401 - as above
+    """The argument's name in a synopsis."""
     return str(argument.metavar or (argument.name or "").upper())
 
 
-def _names(option: Any) -> str:  # noqa: ANN401 - as above
+def names(option: Any) -> str:  # noqa: ANN401 - as above
+    """All spellings of the option, each in backquotes."""
     value = "" if option.is_flag else f" {option.metavar or 'VALUE'}"
     names = [*option.opts, *option.secondary_opts]
     return ", ".join(f"`{name}{value if name.startswith('--') else ''}`" for name in names)
