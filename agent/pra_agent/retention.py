@@ -298,10 +298,12 @@ def disagreeing(
     """Ids of snapshots whose own time is further than `tolerance` from when the store says that it was written.
 
     A taken-over host can write snapshots with any time in them, so that they take the places of real ones in a keep
-    policy; the store's clock is not in its hands. Snapshots that the store tells nothing about are believed.
+    policy; the store's clock is not in its hands. Nothing is written before the instant that it stands for, so only the
+    skew of honest clocks is allowed in that direction. Snapshots that the store tells nothing about are believed.
     """
+    ahead = min(tolerance, FUTURE_TOLERANCE)
     return frozenset(
         snapshot.id
         for snapshot in snapshots
-        if snapshot.id in stored and abs(stored[snapshot.id] - snapshot.time) > tolerance
+        if snapshot.id in stored and not -ahead <= stored[snapshot.id] - snapshot.time <= tolerance
     )

@@ -89,7 +89,7 @@ def run_directly(config: Config, request: RunRequest, reporter: Reporter, *, act
     with closing(Journal(private.state.dir / "journal.sqlite")) as journal, stoppable() as stop:
         rules = ConfigRules(private, journal, clock)
         if not action and not rules.can(request.operation):
-            raise UsageError(f"{request.operation} cannot be done here")
+            raise UsageError(f"{request.operation} cannot be done here", advice="It may be the pruning host's to do.")
         now = clock.now()
         run = RunRecord(
             id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",

@@ -1,107 +1,133 @@
-"""The pruning host of a hardened set-up: forget and prune for many hosts, with credentials that may delete.
+"""The pruning host of a hardened set-up: its configuration, and what it prints of forget and prune for many hosts.
 
-Each host keeps its own policies and key; only the store's credentials are replaced. One host that fails keeps none of
-the others from its turn.
+Each host keeps its own policies and key; only the store's credentials are replaced.
 """
 
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from threading import Event
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from zoneinfo import ZoneInfo
 
 from pra_agent.cli.asking import ask_secret
+from pra_agent.cli.decisions import show_decisions
 from pra_agent.cli.directly import private_state, stoppable
-from pra_agent.cli.output import Output, count
+from pra_agent.cli.operating import number
+from pra_agent.cli.output import Output, count, instant
 from pra_agent.cli.progress import showing
-from pra_agent.clock import SystemClock
-from pra_agent.config import Config, load
+from pra_agent.cli.pruning_hosts import configurations
+from pra_agent.cli.pruning_report import note
+from pra_agent.clock import Clock, SystemClock
+from pra_agent.config import Config, CopySettings
 from pra_agent.config.models import PrunerSettings
 from pra_agent.config.secrets import Resolver
-from pra_agent.daemon.composition import Opening, opened_repository
-from pra_agent.errors import Interrupted, PraError, UsageError
-from pra_agent.model.events import Reporter
-from pra_agent.model.runs import RunRecord
-from pra_agent.operations.forget import ForgetRequest, forget
-from pra_agent.operations.prune import PruneRequest, prune
+from pra_agent.daemon.composition import Opening, opened_backend, opened_originals, opened_repository
+from pra_agent.errors import UsageError
+from pra_agent.model.runs import Operation
+from pra_agent.operations.pruner import Place, Round, Visit, forget_at, prune_at
 from pra_agent.repository.prune_plan import PruneSettings
-from pra_agent.repository.repository import Repository
 from pra_agent.retention import Scope
+from pra_agent.storage.settings import StorageSettings
 from pra_agent.units import human_size
 
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One host's turn: its configuration with the pruner's credentials, and its open repository."""
-
-    config: Config
-    pruner: PrunerSettings
-    repository: Repository
-    report: Reporter
-    stop: Event
-
-    @property
-    def run(self) -> str:
-        """An id for the run."""
-        return f"pruner-{secrets.token_hex(4)}"
+_WALKS: Mapping[Operation, Callable[[Iterable[Place], Round], Iterator[Visit]]] = {
+    Operation.FORGET: forget_at,
+    Operation.PRUNE: prune_at,
+}
 
 
-def configurations(config: Config) -> Iterator[Config]:
-    """This host's configuration and those of the others, each with the pruner's credentials for the store."""
-    pruner = config.pruner
-    if pruner is None:
-        return
-    for one in (config, *(load(path) for path in pruner.hosts)):
-        repository = one.repository.model_copy(update={"credentials": pruner.credentials})
-        yield one.model_copy(update={"repository": repository})
+def everywhere(config: Config, output: Output, operation: Operation, *, node: str = "", dry_run: bool = False) -> int:
+    """Give each host (or the one that is named) its turn and print how it went; returns the exit code.
 
-
-def everywhere(config: Config, output: Output, one: Callable[[Turn], tuple[RunRecord, str]]) -> int:
-    """Give each host its turn; returns the exit code, 1 when any failed."""
+    That is 1 when a host failed, or when something had been written over there.
+    """
     pruner = config.pruner
     if pruner is None:
         raise UsageError("this is no pruning host; its configuration has no pruner")
-    code = 0
-    for place in configurations(config):
-        opening = Opening(state=private_state(), resolver=Resolver(ask=ask_secret))
-        try:
-            with (
-                showing(output) as report,
-                stoppable() as stop,
-                opened_repository(place, SystemClock(), opening) as repository,
-            ):
-                record, line = one(Turn(place, pruner, repository, report, stop))
-        except Interrupted:
-            raise
-        except PraError as error:
-            code = 1
-            output.data({"type": "failed", "node": place.node, "message": error.message, "advice": error.advice})
-            output.warn(f"{place.node}: {error.message}")
-            continue
-        output.data({"type": "run", "node": place.node, "run": record})
-        output.line(f"{place.node}: {line}")
-    return code
+    clock = SystemClock()
+    hosts = [one for one in configurations(config) if not node or one.node == node]
+    if not hosts:
+        raise UsageError(f"the pruner knows no host {node}", advice="See pruner.hosts.")
+    places = [place for host in hosts for place in _places(host, pruner, clock)]
+    started = clock.now()
+    visits: list[Visit] = []
+    with showing(output) as report, stoppable() as stop:
+        for visit in _WALKS[operation](places, Round(clock, report, stop, dry_run)):
+            visits.append(visit)
+            _tell(output, visit, operation, dry_run=dry_run)
+    if pruner.textfile is not None and not dry_run and not node:
+        note(private_state(), pruner.textfile, operation, visits, started, clock.now())
+    return 1 if any(visit.error is not None or visit.covered for visit in visits) else 0
 
 
-def forget_one(turn: Turn) -> tuple[RunRecord, str]:
-    """Forget by the host's own policies; snapshots whose time is not to be believed are left alone."""
-    scope = Scope(turn.config.node, {name: job.keep for name, job in turn.config.jobs.items()})
-    request = ForgetRequest(
-        run=turn.run, scope=scope, zone=ZoneInfo(turn.config.timezone), quarantine=turn.pruner.quarantine
+def _places(config: Config, pruner: PrunerSettings, clock: Clock) -> Iterator[Place]:
+    """The repository of a host, and those of its copies for which the pruner has credentials."""
+    yield _place(config, pruner, clock, None)
+    for number_of, copy in enumerate(config.copies):
+        credentials = pruner.copies.get(copy.name) or pruner.copies.get(copy.url)
+        if credentials is not None:
+            ours = copy.model_copy(update={"credentials": credentials})
+            copies = (*config.copies[:number_of], ours, *config.copies[number_of + 1 :])
+            yield _place(config.model_copy(update={"copies": copies}), pruner, clock, ours)
+
+
+def _place(config: Config, pruner: PrunerSettings, clock: Clock, copy: CopySettings | None) -> Place:
+    storage: StorageSettings = config.repository if copy is None else copy
+    keep = copy.keep if copy is not None else None
+    opening = Opening(
+        copy=copy.label if copy is not None else "", state=private_state(), resolver=Resolver(ask=ask_secret)
     )
-    done = forget(request, turn.repository, report=turn.report, stop=turn.stop)
-    gone = sum(not decision.keep for decision in done.decisions)
-    return done.record, f"{count(gone, 'snapshot')} forgotten, {len(done.decisions) - gone:,} kept"
-
-
-def prune_one(turn: Turn) -> tuple[RunRecord, str]:
-    """Prune within the host's own bounds, and extend the object lock of what live snapshots need."""
-    bounds, lock = turn.config.maintenance.prune, turn.config.repository.object_lock
-    request = PruneRequest(
-        run=turn.run,
-        settings=PruneSettings(max_unused=bounds.max_unused, max_repack=bounds.max_repack, budget=bounds.budget),
-        retain=lock.retain if lock is not None else None,
+    lock = storage.object_lock
+    retain = lock.retain if lock is not None else None
+    return Place(
+        node=config.node,
+        copy=copy.label if copy is not None else "",
+        scope=Scope(config.node, {name: keep or job.keep for name, job in config.jobs.items()}),
+        zone=ZoneInfo(config.timezone),
+        store=lambda: opened_backend(config, clock, opening),
+        originals=lambda: opened_originals(config, clock, opening),
+        repository=lambda: opened_repository(config, clock, opening),
+        retain=retain,
+        # A copy gets a snapshot when it comes to it, a new one gets those of years.
+        quarantine=pruner.quarantine if copy is None else None,
+        trusted=frozenset(pruner.trusted),
+        grace=pruner.grace if pruner.grace is not None else retain,
+        bounds=PruneSettings(
+            max_unused=pruner.prune.max_unused, max_repack=pruner.prune.max_repack, budget=pruner.prune.budget
+        ),
     )
-    done = prune(request, turn.repository, report=turn.report, stop=turn.stop)
-    given_back = done.done.bytes_given_back if done.done is not None else 0
-    return done.record, f"{human_size(given_back)} given back"
+
+
+def _tell(output: Output, visit: Visit, operation: Operation, *, dry_run: bool) -> None:
+    place = visit.place
+    where = {"node": place.node, "copy": place.copy}
+    for handle in visit.covered:
+        state = "is written over" if dry_run else "was written over, and was brought back"
+        output.warn(f"{place.name}: {handle.path} {state}: somebody else has this host's credentials")
+    for snapshot in visit.quarantined:
+        output.warn(
+            f"{place.name}: snapshot {snapshot.id[:8]} of {snapshot.job}, {instant(snapshot.time)} UTC,"
+            " is in quarantine: the store got it at another time"
+        )
+    covered = [handle.path for handle in visit.covered]
+    if visit.error is not None:
+        error = visit.error
+        output.data(
+            {"type": "failed", **where, "overwritten": covered, "message": error.message, "advice": error.advice}
+        )
+        output.warn(f"{place.name}: {error.message}")
+        return
+    if operation is Operation.FORGET and dry_run:
+        output.line(f"{place.name}:")
+        show_decisions(output, visit.decisions, **where)
+        return
+    output.data({"type": "run", **where, "overwritten": covered, "run": visit.record})
+    output.line(f"{place.name}: {_words(visit, operation, dry_run=dry_run)}")
+
+
+def _words(visit: Visit, operation: Operation, *, dry_run: bool) -> str:
+    if operation is Operation.FORGET:
+        gone = sum(not decision.keep for decision in visit.decisions)
+        aside = f", {len(visit.quarantined):,} in quarantine" if visit.quarantined else ""
+        return f"{count(gone, 'snapshot')} forgotten, {len(visit.decisions) - gone:,} kept{aside}"
+    if visit.record is None:
+        return "nothing done"
+    done = number(visit.record, "plan" if dry_run else "done", "bytes_given_back")
+    return f"{human_size(done)} {'would be' if dry_run else ''} given back".replace("  ", " ")

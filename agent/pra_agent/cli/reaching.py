@@ -8,6 +8,7 @@ from datetime import datetime
 from pra_agent.cli.asking import ask_secret
 from pra_agent.cli.directly import private_state
 from pra_agent.cli.options import Options
+from pra_agent.cli.pruning_hosts import configurations
 from pra_agent.clock import SystemClock
 from pra_agent.config import Config, load
 from pra_agent.config.loading import closest_job
@@ -21,9 +22,27 @@ from pra_agent.repository.repository import Repository
 
 
 def configuration(options: Options) -> Config:
-    """Read the configuration; with --as-node, as if this host were that node."""
+    """Read the configuration; with --as-node, as if this host were that node.
+
+    With --direct on a pruning host it is the one of the host that --as-node names, and the repository's credentials are
+    the pruner's.
+    """
+    pruning = pruning_configuration(options)
+    if pruning is not None:
+        known = {one.node: one for one in configurations(pruning)}
+        named = known.get(options.as_node or pruning.node)
+        if named is not None:
+            return named
     config = load(options.config)
     return config.model_copy(update={"node": options.as_node}) if options.as_node else config
+
+
+def pruning_configuration(options: Options) -> Config | None:
+    """This host's configuration if it is a pruning host and works directly, else None."""
+    if not options.direct:
+        return None
+    config = load(options.config)
+    return config if config.pruner is not None else None
 
 
 @contextmanager
@@ -47,11 +66,12 @@ def daemon(options: Options) -> Generator[Client]:
 def direct(options: Options, opening: Opening | None = None) -> Generator[Repository]:
     """Open the repository in this process; neither locked nor with its index loaded.
 
-    It keeps its cache in this user's own state directory.
+    It keeps its cache in this user's own state directory. On a pruning host it is opened as `configuration` says.
     """
     chosen = opening or Opening()
     chosen = replace(chosen, state=private_state(), resolver=Resolver(ask=ask_secret))
-    with opened_repository(configuration(options), SystemClock(), chosen) as repository:
+    config = configuration(replace(options, direct=True))
+    with opened_repository(config, SystemClock(), chosen) as repository:
         yield repository
 
 

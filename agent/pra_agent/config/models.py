@@ -185,10 +185,9 @@ class ForgetSettings(Model):
     schedule: ScheduleField | None = Schedule(cron="20 2 * * *")
 
 
-class PruneSettings(Model):
-    """When blobs that no snapshot needs are reclaimed, and within which bounds."""
+class PruneBounds(Model):
+    """Within which bounds blobs that no snapshot needs are reclaimed."""
 
-    schedule: ScheduleField | None = Schedule(cron="40 2 * * *")
     budget: Duration = Field(default=timedelta(minutes=30), description="It stops, to go on next time, after this.")
     max_unused: str = Field(default="5%", description="What may stay unused: a share of the repository, or a size.")
     max_repack: Size | None = Field(default=None, description="How much it rewrites at most in one run.")
@@ -198,6 +197,12 @@ class PruneSettings(Model):
     def _is_room(cls, value: str) -> str:
         _room(value)
         return value
+
+
+class PruneSettings(PruneBounds):
+    """When blobs that no snapshot needs are reclaimed, and within which bounds."""
+
+    schedule: ScheduleField | None = Schedule(cron="40 2 * * *")
 
 
 class CheckSettings(Model):
@@ -210,23 +215,44 @@ class CheckSettings(Model):
 class MaintenanceSettings(Model):
     """The care of the repository. In a hardened set-up (`pruner`) forget and prune run elsewhere: set null here."""
 
-    forget: ForgetSettings = ForgetSettings()
-    prune: PruneSettings = PruneSettings()
+    forget: ForgetSettings | None = Field(
+        default=ForgetSettings(), description="null: this host's agent never forgets, not even when asked."
+    )
+    prune: PruneSettings | None = Field(
+        default=PruneSettings(), description="null: this host's agent never prunes, not even when asked."
+    )
     check: CheckSettings = CheckSettings()
 
 
 class PrunerSettings(Model):
     """On the pruning host only: the credentials that may delete, and the other hosts' configurations.
 
-    `pra-agent --direct forget` and `prune` then walk them all, with these credentials and each host's own policies.
+    `pra-agent --direct forget` and `prune` then walk them all, with these credentials and each host's own policies;
+    every other `--direct` verb uses these credentials, too, for the host that `--as-node` names.
     """
 
     credentials: CredentialsSettings
     hosts: tuple[Path, ...] = Field(default=(), description="Configuration files of further hosts.")
+    copies: Mapping[str, CredentialsSettings] = Field(
+        default_factory=lambda: dict[str, CredentialsSettings](),
+        description="Credentials for copies, by a copy's name or URL; copies that are not named are not walked.",
+    )
     quarantine: Duration | None = Field(
         default=timedelta(days=1),
         description="A snapshot whose own time is further than this from when the store got it is left alone and "
         "displaces nothing; longer than the longest backup takes.",
+    )
+    trusted: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
+        default=(), description="Ids of snapshots that quarantine would set aside, and that were found to be good."
+    )
+    grace: Duration | None = Field(
+        default=None,
+        description="No snapshot is forgotten before the store has had it for so long; `object_lock.retain` when left "
+        "out.",
+    )
+    prune: PruneBounds = Field(default=PruneBounds(), description="The bounds of each host's prune.")
+    textfile: Path | None = Field(
+        default=None, description="A file of metrics for node_exporter's textfile collector, ending in .prom."
     )
 
 

@@ -96,7 +96,9 @@ class Desk:
         if request.operation is Operation.BACKUP:
             raise UsageError("a backup is asked for by its job")
         if not self._standing.rules.can(request.operation):
-            raise UsageError(f"this daemon does no {request.operation.value}")
+            raise UsageError(
+                f"this daemon does no {request.operation.value}", advice="It may be the pruning host's to do."
+            )
         options: dict[str, object] = {"dry_run": request.dry_run, "read_data_subset": request.read_data_subset}
         wanted = RunRequest(request.operation, request.job, options=options)
         if request.operation is Operation.COPY:

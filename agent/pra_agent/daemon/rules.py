@@ -71,8 +71,12 @@ class ConfigRules:
         )
 
     def can(self, operation: Operation) -> bool:
-        """Whether this daemon knows how to do it."""
-        return operation in _ACTIONS
+        """Whether this daemon knows how to do it; forget and prune may be another machine's."""
+        upkeep = self.config.maintenance
+        elsewhere = (operation is Operation.FORGET and upkeep.forget is None) or (
+            operation is Operation.PRUNE and upkeep.prune is None
+        )
+        return operation in _ACTIONS and not elsewhere
 
     def judge(self, record: RunRecord) -> bool:
         """As in `Rules`: DESIGN's rules of the data instant."""

@@ -4,8 +4,8 @@ A shared lock is held, not the exclusive one of stock restic: what is removed he
 a snapshot or builds on it meanwhile finds all its blobs, since only a prune removes those, and a prune is kept out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from threading import Event
 
@@ -13,19 +13,22 @@ from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import Interrupted, NotFound
 from pra_agent.model.events import Notice, Progress, Reporter, ignore
 from pra_agent.model.runs import Operation, Outcome, RunRecord
-from pra_agent.model.snapshots import Snapshot
+from pra_agent.model.snapshots import SUSPECT_TAG, Snapshot
 from pra_agent.repository.repository import Repository
-from pra_agent.retention import Decision, Scope, decide_all, disagreeing
+from pra_agent.retention import Decision, Scope, age_order, decide_all, disagreeing
 from pra_agent.storage.backend import Kind
+from pra_agent.units import format_duration
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetRequest:
     """What to forget, and by which rules.
 
-    `quarantine`: snapshots whose own time is further than this from when the store got them are left alone and
-    displace nothing (for the pruner of a hardened set-up); those named in `trusted` (hex ids) are believed. Copies and
-    pinned snapshots were written again later than they were made: leave it None where there are copies.
+    For the pruner of a hardened set-up, where the host may be in other hands: `quarantine`: snapshots whose own time is
+    further than this from when the store got them are left alone and displace nothing; those named in `trusted` (hex
+    ids) are believed. `written` says when the store first got a snapshot, where that is not what its listing tells.
+    `grace`: what the store has had for less than this is not forgotten, so that nobody who writes many snapshots at
+    once pushes real ones out. And a job whose newest snapshot is suspect loses nothing.
     """
 
     run: str
@@ -34,6 +37,8 @@ class ForgetRequest:
     dry_run: bool = False
     quarantine: timedelta | None = None
     trusted: frozenset[str] = frozenset()
+    written: Mapping[str, datetime] = field(default_factory=lambda: dict[str, datetime]())
+    grace: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Forgotten:
 
     record: RunRecord
     decisions: Sequence[Decision]
+    quarantined: Sequence[Snapshot] = ()
 
 
 def forget(
@@ -56,7 +62,7 @@ def forget(
     clock = clock or SystemClock()
     started = clock.now()
     with repository.lock():
-        decisions = _decide(request, repository, started)
+        decisions, scope = _decide(request, repository, started)
         for name, why in repository.unreadable_snapshots.items():
             report(Notice(f"snapshot {name[:8]} cannot be read and is left alone: {why}", "warning"))
         doomed = [decision.snapshot for decision in decisions if not decision.keep]
@@ -75,20 +81,43 @@ def forget(
             "kept": len(decisions) - len(doomed),
             "forgotten": len(doomed),
             "snapshots": [snapshot.id for snapshot in doomed],
+            "quarantined": sorted(scope.quarantined),
         },
     )
-    return Forgotten(record, decisions)
+    aside = [decision.snapshot for decision in decisions if decision.snapshot.id in scope.quarantined]
+    return Forgotten(record, decisions, aside)
 
 
-def _decide(request: ForgetRequest, repository: Repository, now: datetime) -> list[Decision]:
+def _decide(request: ForgetRequest, repository: Repository, now: datetime) -> tuple[list[Decision], Scope]:
     snapshots = repository.snapshots()
     scope = request.scope
+    if request.quarantine is None and request.grace is None:
+        return decide_all(snapshots, scope, now, request.zone), scope
+    infos = repository.backend.list(Kind.SNAPSHOT)
+    written = {info.handle.name: info.modified for info in infos if info.modified is not None} | dict(request.written)
     if request.quarantine is not None:
-        infos = repository.backend.list(Kind.SNAPSHOT)
-        stored = {info.handle.name: info.modified for info in infos if info.modified is not None}
-        suspicious = disagreeing(snapshots, stored, tolerance=request.quarantine) - request.trusted
-        scope = Scope(scope.node, scope.keeps, scope.gone, scope.suspect, scope.quarantined | suspicious)
-    return decide_all(snapshots, scope, now, request.zone)
+        doubtful = disagreeing(snapshots, written, tolerance=request.quarantine) - request.trusted
+        scope = replace(scope, quarantined=scope.quarantined | doubtful)
+        scope = replace(scope, suspect=scope.suspect | _suspect(snapshots, scope))
+    decisions = decide_all(snapshots, scope, now, request.zone)
+    if request.grace is not None:
+        young = {name for name, since in written.items() if now - since < request.grace}
+        decisions = [
+            Decision(one.snapshot, (f"not in the store for {format_duration(request.grace)} yet",))
+            if not one.keep and one.snapshot.id in young
+            else one
+            for one in decisions
+        ]
+    return decisions, scope
+
+
+def _suspect(snapshots: Sequence[Snapshot], scope: Scope) -> frozenset[str]:
+    """Jobs of the node whose newest snapshot looked too small to the host."""
+    newest: dict[str, Snapshot] = {}
+    for snapshot in sorted(snapshots, key=age_order):
+        if snapshot.hostname == scope.node and snapshot.job and snapshot.id not in scope.quarantined:
+            newest[snapshot.job] = snapshot
+    return frozenset(job for job, snapshot in newest.items() if SUSPECT_TAG in snapshot.tags)
 
 
 def _remove(doomed: Sequence[Snapshot], repository: Repository, report: Reporter, stop: Event | None) -> None:

@@ -4,8 +4,10 @@ A blob that lies in several packs is kept in one of them: there where the least 
 largest. After a prune that was killed this finds what had been repacked already, and drops the rest.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +92,7 @@ class Packs:
             types=np.zeros(count, np.uint8),
         )
         self.keep: dict[BlobType, Flags] = {}
+        self._chosen: dict[BlobType, Rows] = {}
         for blob_type, table in self._tables.items():
             self._measure(blob_type, table, usage.used[blob_type])
 
@@ -107,6 +110,19 @@ class Packs:
             order = np.lexsort((table.offset[rows], owner))
             picked[blob_type], owners[blob_type] = rows[order], owner[order]
         return Picked(picked, owners)
+
+    def copies(self) -> Iterator[tuple[int, list[PackEntry]]]:
+        """Yield the needed blobs that lie in several packs, where they are to stay: pack by pack."""
+        places = [
+            (int(self._of_number[table.pack[row]]), blob_type, row)
+            for blob_type, table in self._tables.items()
+            for row in self._chosen.get(blob_type, np.zeros(0, np.int64)).tolist()
+        ]
+        for pack, members in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
+            rows: dict[BlobType, list[int]] = {}
+            for _, blob_type, row in members:
+                rows.setdefault(blob_type, []).append(row)
+            yield pack, [entry for t, found in rows.items() for entry in self._tables[t].entries(np.array(found))]
 
     def entries(self, pack: int, picked: Picked) -> list[PackEntry]:
         """The entries that were picked of one pack, by offset."""
@@ -134,7 +150,7 @@ class Packs:
         facts.garbage += _sums(pack, lengths, garbage, len(facts))
         keep = everywhere.copy()
         if len(members):
-            self._choose(keep, members, groups, pack)
+            self._chosen[blob_type] = self._choose(keep, members, groups, pack)
         duplicate = everywhere & ~keep
         facts.duplicate += _sums(pack, lengths, duplicate, len(facts))
         facts.used += _sums(pack, lengths, keep, len(facts))
@@ -143,8 +159,8 @@ class Packs:
         facts.types[np.unique(pack)] |= _BITS[blob_type]
         self.keep[blob_type] = keep
 
-    def _choose(self, keep: Flags, members: Rows, groups: Int, pack: npt.NDArray[np.int32]) -> None:
-        """Of each blob in several places leave one flagged."""
+    def _choose(self, keep: Flags, members: Rows, groups: Int, pack: npt.NDArray[np.int32]) -> Rows:
+        """Of each blob in several places leave one flagged; returns those."""
         candidates = keep[members]
         rows, groups = members[candidates], groups[candidates]
         packs = pack[rows]
@@ -155,6 +171,7 @@ class Packs:
         chosen = rows[order[np.concatenate(([True], ordered[1:] != ordered[:-1]))]] if len(order) else rows
         keep[rows] = False
         keep[chosen] = True
+        return chosen
 
     def _skip_repeated_listings(self, numbers: int) -> None:
         """A pack that several index files list counts once; refuse when they disagree about what is in it."""

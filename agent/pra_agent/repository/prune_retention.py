@@ -1,5 +1,6 @@
 """Retention under object lock: what live snapshots need stays locked; what a prune will remove is let go."""
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from threading import Event
@@ -26,11 +27,30 @@ def extend_retention(
     """Lock everything that stays until then at least; returns how many objects there are."""
     stays = plan.packs.table.used > 0
     stays[plan.repack] = False
-    handles = [Handle(Kind.CONFIG)]
-    handles += [info.handle for kind in (Kind.KEY, Kind.SNAPSHOT) for info in repository.backend.list(kind)]
+    handles = _listed(repository, (Kind.CONFIG, Kind.KEY, Kind.SNAPSHOT))
     handles += [Handle(Kind.INDEX, name) for name in sorted(plan.index_files)]
     handles += [Handle(Kind.DATA, plan.packs.table.name(int(number))) for number in np.flatnonzero(stays)]
+    return _extend(repository, handles, until, report, stop)
 
+
+def extend_everything(
+    repository: Repository, until: datetime, *, report: Reporter = ignore, stop: Event | None = None
+) -> int:
+    """Lock all objects until then at least, for want of a plan that tells what is needed; takes no lock and no index.
+
+    Whoever keeps a prune from its turn cannot let the locks run out with it.
+    """
+    handles = _listed(repository, (kind for kind in Kind if kind is not Kind.LOCK))
+    return _extend(repository, handles, until, report, stop)
+
+
+def _listed(repository: Repository, kinds: Iterable[Kind]) -> list[Handle]:
+    return [info.handle for kind in kinds for info in repository.backend.list(kind)]
+
+
+def _extend(
+    repository: Repository, handles: Sequence[Handle], until: datetime, report: Reporter, stop: Event | None
+) -> int:
     def extend(handle: Handle) -> None:
         repository.backend.extend_retention(handle, until)
 

@@ -32,6 +32,16 @@ def open_backend(
     return backend if as_of is None else ReadOnlyBackend(backend)
 
 
+def open_originals(settings: StorageSettings, clock: Clock) -> Backend | None:
+    """Make a backend that knows what was written over in a versioned bucket (`S3OriginalsBackend`); None: no bucket."""
+    if settings.s3 is None:
+        return None
+    from pra_agent.storage.s3.originals import S3OriginalsBackend  # noqa: PLC0415 - boto3 takes 0.2 s to import
+
+    policy = RetryPolicy(give_up=settings.timeouts.give_up.total_seconds())
+    return RetryingBackend(S3OriginalsBackend(settings, clock), clock, policy=policy)
+
+
 def _bare(settings: StorageSettings, clock: Clock, as_of: datetime | None) -> Backend:
     if settings.s3 is None:
         if as_of is not None:

@@ -12,7 +12,7 @@ from pra_agent.model.runs import Outcome
 from pra_agent.operations.check import CheckRequest, check
 from pra_agent.operations.forget import ForgetRequest, forget
 from pra_agent.operations.pin import pin, unpin
-from pra_agent.operations.prune import PruneRequest, prune
+from pra_agent.operations.prune import PruneRequest, lock_until, prune
 from pra_agent.repository.check_subset import parse_subset
 from pra_agent.repository.prune_plan import PruneSettings
 from pra_agent.repository.repository import Repository
@@ -83,7 +83,7 @@ def test_forget_can_be_stopped_and_goes_on(repository):
 def test_backdated_snapshots_are_quarantined_by_the_store_s_clock(backend, repository):
     for handle in list(backend.modified):
         if handle.kind is Kind.SNAPSHOT:
-            backend.modified[handle] = START + timedelta(hours=3)
+            backend.modified[handle] = START + timedelta(hours=6)
     fakes = [save(repository, {"bad": b"x"}, hours=hours) for hours in (5.2, 5.4)]  # written ten days later
     request = ForgetRequest("r1", SCOPE, quarantine=timedelta(days=2))
     done = forget(request, repository, clock=CLOCK)
@@ -158,9 +158,11 @@ def test_prune_waits_for_nobody_and_dry_runs_disturb_nobody(backend, repository)
 def test_prune_keeps_locked_what_stays_and_lets_go_what_goes(backend, repository):
     forget(ForgetRequest("r1", SCOPE), repository, clock=CLOCK)
     before = {handle for handle in backend.objects if handle.kind is Kind.DATA}
-    until = CLOCK.now() + timedelta(days=30)
+    retain = timedelta(days=30)
     prune(PruneRequest("r2", TIGHT, retain=timedelta(days=30)), repository, clock=CLOCK)
-    assert set(backend.retained.values()) == {until}
+    (until,) = set(backend.retained.values())
+    assert retain <= until - CLOCK.now() <= retain * 1.25
+    assert lock_until(CLOCK.now() + timedelta(minutes=1), retain) == until
     kept = {handle for handle in backend.objects if handle.kind is Kind.DATA} & before
     assert {handle for handle in backend.retained if handle.kind is Kind.DATA} == kept
     assert {handle for handle in backend.objects if handle.kind is Kind.SNAPSHOT} <= backend.retained.keys()

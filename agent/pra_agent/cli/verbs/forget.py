@@ -6,43 +6,69 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from pra_agent.cli.asking import confirm
+from pra_agent.cli.decisions import show_decisions
 from pra_agent.cli.operating import number, operate
 from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output, count, instant
-from pra_agent.cli.pruning import everywhere, forget_one
-from pra_agent.cli.reaching import configuration, daemon, reader
+from pra_agent.cli.pruning import everywhere
+from pra_agent.cli.reaching import configuration, daemon, direct, pruning_configuration, reader
 from pra_agent.cli.runs import exit_code
 from pra_agent.clock import SystemClock
 from pra_agent.config import Config
+from pra_agent.errors import UsageError
 from pra_agent.model.runs import Operation
 from pra_agent.retention import Decision, Scope, decide_all
-
-COLUMNS = ("SNAPSHOT", "DATA OF (UTC)", "NODE", "JOB", "", "WHY")
 
 
 def command(
     context: typer.Context,
+    snapshots: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SNAPSHOT]...", help="Drop these (the beginnings of ids), whatever the policies say."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would stay, and why.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before snapshots that are named go.")] = False,
 ) -> None:
     """Drop the snapshots that no keep policy needs. Their space comes back with the next prune.
 
     Only snapshots of this node's configured jobs are dropped; pinned ones, those of other tools, and those of a job
     whose last backup looked too small are left alone. On a pruning host (pruner in the configuration) --direct walks
-    all hosts that are named there.
+    all hosts that are named there, or the one that --as-node names; exit code 1 when one failed, or when something had
+    been written over.
     """
     chosen = options(context)
     output = Output.of(chosen)
-    if dry_run:
-        _show(output, _decisions(chosen))
+    if snapshots:
+        _drop(chosen, output, snapshots, dry_run=dry_run, yes=yes)
         return
-    config = configuration(chosen)
-    if chosen.direct and config.pruner is not None:
-        raise typer.Exit(everywhere(config, output, forget_one))
+    pruning = pruning_configuration(chosen)
+    if pruning is not None:
+        raise typer.Exit(everywhere(pruning, output, Operation.FORGET, node=chosen.as_node, dry_run=dry_run))
+    if dry_run:
+        show_decisions(output, _decisions(chosen))
+        return
     record = operate(chosen, output, Operation.FORGET, {"dry_run": False})
     output.data({"type": "run", "run": record})
     kept, forgotten = number(record, "kept"), number(record, "forgotten")
     output.line(f"forget: {record.outcome}, {count(forgotten, 'snapshot')} forgotten, {kept:,} kept")
     raise typer.Exit(exit_code([record]))
+
+
+def _drop(chosen: Options, output: Output, wanted: Sequence[str], *, dry_run: bool, yes: bool) -> None:
+    """Drop snapshots that are named: fakes that quarantine set aside, or what nobody wants to keep."""
+    if not chosen.direct:
+        raise UsageError("snapshots are dropped by name with --direct only", advice="Say --direct, too.")
+    with direct(chosen) as repository, repository.lock():
+        found = {one.id: one for one in (repository.find_snapshot(prefix) for prefix in wanted)}
+        for one in found.values():
+            output.note(f"{one.id[:8]}: {one.job or one.hostname}, {instant(one.time)} UTC")
+        if not dry_run and not yes:
+            confirm(f"Drop {count(len(found), 'snapshot')} for good?")
+        for snapshot_id in found if not dry_run else ():
+            repository.remove_snapshot(snapshot_id)
+    output.data({"type": "dropped", "dry_run": dry_run, "snapshots": list(found)})
+    output.line(f"forget: {count(len(found), 'snapshot')} {'would be ' if dry_run else ''}dropped")
 
 
 def _decisions(chosen: Options) -> Sequence[Decision]:
@@ -59,38 +85,3 @@ def _suspect(chosen: Options, config: Config) -> frozenset[str]:
         return frozenset()
     with daemon(chosen) as client:
         return frozenset(job.fact.name for job in client.jobs() if job.suspect and job.fact.name in config.jobs)
-
-
-def _show(output: Output, decisions: Sequence[Decision]) -> None:
-    output.data(
-        {
-            "type": "forget_plan",
-            "snapshots": [
-                {
-                    "id": one.snapshot.id,
-                    "time": one.snapshot.time,
-                    "node": one.snapshot.hostname,
-                    "job": one.snapshot.job,
-                    "keep": one.keep,
-                    "reasons": one.reasons,
-                }
-                for one in decisions
-            ],
-        }
-    )
-    output.table(
-        COLUMNS,
-        [
-            (
-                one.snapshot.id[:8],
-                instant(one.snapshot.time),
-                one.snapshot.hostname,
-                one.snapshot.job or "-",
-                "keep" if one.keep else "forget",
-                ", ".join(one.reasons) or "no rule keeps it",
-            )
-            for one in decisions
-        ],
-    )
-    gone = sum(not one.keep for one in decisions)
-    output.line(f"would forget {count(gone, 'snapshot')}, and keep {len(decisions) - gone:,}")

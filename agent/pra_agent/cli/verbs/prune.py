@@ -7,8 +7,8 @@ import typer
 from pra_agent.cli.operating import number, operate
 from pra_agent.cli.options import options
 from pra_agent.cli.output import Output, duration
-from pra_agent.cli.pruning import everywhere, prune_one
-from pra_agent.cli.reaching import configuration
+from pra_agent.cli.pruning import everywhere
+from pra_agent.cli.reaching import pruning_configuration
 from pra_agent.cli.runs import exit_code
 from pra_agent.model.runs import Operation
 from pra_agent.units import human_size
@@ -21,13 +21,14 @@ def command(
     """Give back the space that no snapshot needs, within the configured time and amounts.
 
     It holds the exclusive lock: backups wait. What is left over for want of time is done the next time. On a pruning
-    host (pruner in the configuration) --direct walks all hosts that are named there.
+    host (pruner in the configuration) --direct walks all hosts that are named there, or the one that --as-node names;
+    exit code 1 when one failed, or when something had been written over.
     """
     chosen = options(context)
     output = Output.of(chosen)
-    config = configuration(chosen) if chosen.direct else None
-    if config is not None and config.pruner is not None and not dry_run:
-        raise typer.Exit(everywhere(config, output, prune_one))
+    pruning = pruning_configuration(chosen)
+    if pruning is not None:
+        raise typer.Exit(everywhere(pruning, output, Operation.PRUNE, node=chosen.as_node, dry_run=dry_run))
     record = operate(chosen, output, Operation.PRUNE, {"dry_run": dry_run})
     output.data({"type": "run", "run": record})
     took = (record.finished - record.started).total_seconds() if record.finished is not None else 0.0
