@@ -1,13 +1,11 @@
 """A real daemon of the agent, as a process of its own, on a local repository in a directory of the test."""
 
+import json
 import os
 import sys
-import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-
-import yaml
 
 from pra_agent.clock import SystemClock
 from pra_agent.control.client import Client
@@ -54,9 +52,9 @@ class Agent:
         }
 
     def configure(self, **settings: object) -> None:
-        """Write the configuration, with these keys replaced."""
+        """Write the configuration (JSON is YAML), with these keys replaced."""
         self.settings |= settings
-        self.config.write_text(yaml.safe_dump(self.settings))
+        self.config.write_text(json.dumps(self.settings))
         self.config.chmod(0o600)
 
     def init(self, place: Path | None = None) -> None:
@@ -112,8 +110,3 @@ class Agent:
         """Write files of random bytes."""
         for n in range(files):
             (self.data / f"{name}-{n}").write_bytes(os.urandom(size))
-
-
-def now() -> float:
-    """The wall clock."""
-    return time.time()  # noqa: TID251 - the daemon's own clock
