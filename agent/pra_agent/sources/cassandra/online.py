@@ -79,12 +79,12 @@ class _Import:
         self._fits()
         live = self._live(tables)
         replacing = [table for table in tables if self._target(table) in live]
-        if replacing and self.choice.of("mode") == "replace":
+        if replacing:
             self._may_replace(replacing)
         if self.context.dry_run:
             return [self._would(table, replaced=table in replacing) for table in tables]
         self._make_schema(tables)
-        if replacing and self.choice.of("mode") == "replace":
+        if replacing:
             self._empty(replacing)
         self._import(tables)
         self._finish(tables)
@@ -101,7 +101,7 @@ class _Import:
 
     def _would(self, table: TableFiles, *, replaced: bool) -> str:
         size = sum(file.stat().st_size for path in table.paths for file in path.iterdir() if file.is_file())
-        verb = "replace" if replaced and self.choice.of("mode") == "replace" else "add to"
+        verb = "replace" if replaced else "add to"
         return f"would {verb} {'.'.join(self._target(table))}: {size} bytes of {table.title}"
 
     # ------------------------------------------------------------------ guards
@@ -117,11 +117,16 @@ class _Import:
             )
 
     def _live(self, tables: Sequence[TableFiles]) -> set[tuple[str, str]]:
-        """Which of the target tables hold something on this node; what is in memory is written out first."""
+        """Which of the target tables would be emptied, since they hold something on this node.
+
+        What is in memory is written out first, so that it can be seen.
+        """
         there = {(one.keyspace, one.name): one.id for one in self.session.tables()}
         targets = {self._target(table) for table in tables} & there.keys()
-        nodetool = Nodetool(self.settings, self.context.stop)
+        if self.choice.of("mode") == "add":
+            return set()
         if not self.context.dry_run:
+            nodetool = Nodetool(self.settings, self.context.stop)
             for keyspace in sorted({keyspace for keyspace, _ in targets}):
                 nodetool.run("flush", "--", keyspace, *sorted(name for other, name in targets if other == keyspace))
         return {target for target in targets if self._holds(*target, there[target])}
