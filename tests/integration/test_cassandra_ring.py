@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,7 @@ def source(node: Node, **more: object):
 
 def load(node: Node) -> None:
     with node.session() as session:
-        session.execute(
-            "CREATE KEYSPACE shop WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 2}"
-        )
+        session.execute("CREATE KEYSPACE shop WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 2}")
         session.execute("CREATE TABLE shop.orders (p int, c int, v text, n bigint, PRIMARY KEY (p, c))")
         session.execute("CREATE TABLE shop.small (k text PRIMARY KEY, v int)")
         row = "INSERT INTO shop.orders (p, c, v, n) VALUES (?, ?, ?, ?);"
@@ -69,22 +67,11 @@ def load(node: Node) -> None:
 
 def checksum(node: Node, table: str = "shop.orders") -> tuple[int, str]:
     """Rows and a sum of all rows in their order, read at QUORUM."""
-    from cassandra import ConsistencyLevel
-    from cassandra.query import SimpleStatement
-
     digest = hashlib.sha256()
-    count = 0
-    with node.session() as session:
-        statement = SimpleStatement(
-            f"SELECT p, c, v, n, writetime(v) FROM {table}",
-            fetch_size=5000,
-            consistency_level=ConsistencyLevel.QUORUM,
-        )
-        rows = sorted(tuple(row) for row in session.execute(statement))
+    rows = node.rows(f"SELECT p, c, v, n, writetime(v) FROM {table}", "QUORUM")
     for row in rows:
         digest.update(repr(row).encode())
-        count += 1
-    return count, digest.hexdigest()
+    return len(rows), digest.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +89,7 @@ def truth(ring: list[Node]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def agents(
-    ring: list[Node], truth: tuple[int, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Agent]]:
+def agents(ring: list[Node], truth: tuple[int, str], tmp_path_factory: pytest.TempPathFactory) -> list[Agent]:
     """Every node saved twice by its own agent into its own repository, then restored beside."""
     made = []
     for number, node in enumerate(ring, 1):
@@ -178,7 +163,9 @@ def test_the_whole_ring_comes_back_offline(agents: list[Agent], truth: tuple[int
         assert [tuple(row) for row in session.execute("SELECT * FROM shop.small")] == [("a", 1)]
         # What was made after the snapshot is gone with the schema of its time.
         assert not list(
-            session.execute("SELECT * FROM system_schema.tables WHERE keyspace_name='shop' AND table_name='orders_then'")
+            session.execute(
+                "SELECT * FROM system_schema.tables WHERE keyspace_name='shop' AND table_name='orders_then'"
+            )
         )
 
 
@@ -188,9 +175,7 @@ def test_onto_a_ring_of_other_tokens(agents: list[Agent], truth: tuple[int, str]
     for node in others:
         for number, agent in enumerate(agents):
             last = number == len(agents) - 1
-            bring_back(
-                node, agent.restored, plan="b", mode="add", count="no", cleanup="run" if last else "print"
-            )
+            bring_back(node, agent.restored, plan="b", mode="add", count="no", cleanup="run" if last else "print")
     for node in others:
         assert checksum(node) == truth
     facts: Mapping[str, object] = json.loads((agents[0].restored / "cassandra/facts.json").read_text())

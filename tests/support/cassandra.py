@@ -173,7 +173,7 @@ class Node:
     def nodetool_command(self, *, java: str = str(JAVA), lib: str = str(LIB)) -> list[str]:
         """What the agent is to call as nodetool; host and port are its business."""
         flags = ["-Xmx96m", *JVM, f"-Dcassandra.logdir={self.base}"]
-        if NODETOOL_CLASSES.exists():
+        if NODETOOL_CLASSES.exists() and lib == str(LIB):
             flags.append(f"-XX:SharedArchiveFile={NODETOOL_CLASSES}")
         flags.append(f"-Dlogback.configurationFile={self.base}/conf/tools.xml")
         return [java, *flags, "-cp", f"{lib}/*", "org.apache.cassandra.tools.NodeTool"]
@@ -260,6 +260,14 @@ class Node:
             yield cluster.connect()
         finally:
             cluster.shutdown()
+
+    def rows(self, query: str, level: str = "LOCAL_ONE") -> list[tuple[object, ...]]:
+        """All rows of a query, sorted, as the consistency level gives them."""
+        consistency = getattr(importlib.import_module("cassandra").ConsistencyLevel, level)
+        simple: Any = importlib.import_module("cassandra.query").SimpleStatement
+        statement = simple(query, fetch_size=5000, consistency_level=consistency)
+        with self.session() as session:
+            return sorted(tuple(row) for row in session.execute(statement))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pra_agent.errors import RefusedError, SourceError
 from pra_agent.sources.cassandra import CassandraSettings, cql
 from pra_agent.sources.cassandra.places import find_places
 from pra_agent.sources.cassandra.restored import read_choice, read_restored
-from pra_agent.sources.cassandra.system import keeps, online
+from pra_agent.sources.cassandra.system import SYSTEM, keeps, online
 from pra_agent.sources.cassandra.walk import Found, SnapshotWalk, snapshot_bytes
 from pra_agent.sources.cassandra.yaml import write_tokens
 from pra_agent.sources.source import Entry, Missed
@@ -44,7 +44,7 @@ def test_another_name_is_given_where_a_name_is():
     names = cql.Renaming("Mixed", "Copy", "T", "U")
     create, alter = (cql.written(cql.renamed(each, names)) for each in cql.statements(TABLE))
     assert create.startswith('CREATE TABLE "Copy"."U" (')
-    assert '''comment = 'it''s "Mixed"."T"; all\'''' in create
+    assert """comment = 'it''s "Mixed"."T"; all\'""" in create
     assert '"Mixed" frozen<address>' in create
     assert "fbe94830" not in create
     assert alter.startswith('ALTER TABLE "Copy"."U" DROP')
@@ -235,13 +235,13 @@ def test_where_directories_are(tmp_path: Path):
 
 
 def test_restored_files_that_are_none(tmp_path: Path):
-    with pytest.raises(SourceError, match="facts.json"):
+    with pytest.raises(SourceError, match=r"facts\.json"):
         read_restored(str(tmp_path))
     (tmp_path / "cassandra").mkdir()
     (tmp_path / "cassandra/schema.json").write_text("[]")
     for text in ("{}", "[", '{"format": 1, "host_directories": {"data": ["/d"]}, "node": {}}'):
         (tmp_path / "cassandra/facts.json").write_text(text)
-        with pytest.raises(SourceError, match="facts.json"):
+        with pytest.raises(SourceError, match=r"facts\.json"):
             read_restored(str(tmp_path))
 
 
@@ -257,3 +257,18 @@ def test_tokens_are_written_and_the_rest_is_left(tmp_path: Path):
     assert path.read_text() == "a: b\ninitial_token: '1'\nnum_tokens: 1\n"
     with pytest.raises(SourceError, match="cannot be written"):
         write_tokens(tmp_path / "missing", ["1"], "r")
+
+
+def test_the_documents_tell_what_of_the_system_is_kept():
+    text = (Path(__file__).parents[3] / "docs" / "cassandra.md").read_text()
+    assert "\n".join(system_table()) in text
+
+
+def system_table() -> list[str]:
+    """The table of the documents."""
+    lines = ["| keyspace | kept | plan A | plan B | why | left out of it |", "|---|---|---|---|---|---|"]
+    for one in SYSTEM:
+        without = ", ".join(f"`{name}`" for name in sorted(one.without))
+        kept, plan_a = ("yes" if yes else "no" for yes in (one.kept, one.plan_a))
+        lines.append(f"| `{one.name}` | {kept} | {plan_a} | {one.plan_b} | {one.why} | {without} |")
+    return lines
