@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.dev
 ARGS ?=
 
-.PHONY: install demo test retest lint format bench testbed clean
+.PHONY: install demo test retest lint format bench testbed package locks clean
 
 install: $(STAMP)  ## pra-agent in .venv
 
@@ -47,6 +47,12 @@ format: $(DEV)
 
 bench: testbed  ## against the system's restic, in the same run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+package: $(DEV)  ## .deb and .rpm of every target, wheel, sdist, bill of materials, checksums: into dist/
+	PYTHON=$(BIN)/python packaging/build.sh $(ARGS)
+
+locks: $(DEV)  ## lock the dependencies anew, for each Python that there are packages for
+	UV=$(BIN)/uv packaging/lock.sh --upgrade
 
 clean:
 	rm -rf $(VENV) build dist

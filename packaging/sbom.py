@@ -27,7 +27,9 @@ def licences(site: Path) -> dict[str, str]:
     for metadata in sorted(site.glob("*.dist-info/METADATA")):
         headers = HeaderParser().parsestr(metadata.read_text(encoding="utf-8"))
         told = headers.get("License-Expression") or headers.get("License") or ""
-        classified = [value.rsplit("::", 1)[-1].strip() for value in headers.get_all("Classifier") or () if "License ::" in value]
+        classified = [
+            value.rsplit("::", 1)[-1].strip() for value in headers.get_all("Classifier") or () if "License ::" in value
+        ]
         short = told.strip().splitlines()[:1]
         found[normal(str(headers["Name"]))] = short[0] if short and len(short[0]) < 80 else " OR ".join(classified)
     return found

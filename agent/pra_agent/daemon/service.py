@@ -39,7 +39,7 @@ from pra_agent.daemon.runner import Runner
 from pra_agent.daemon.scheduler import Scheduler
 from pra_agent.daemon.statedir import claimed, open_journal
 from pra_agent.daemon.timetable import timetable
-from pra_agent.daemon.upkeep import Upkeep
+from pra_agent.daemon.upkeep import DIED, STOPPED, Upkeep
 from pra_agent.errors import ConfigError, PraError
 from pra_agent.exporter.server import ExporterServer
 from pra_agent.model.runs import Operation, Outcome, RunRecord
@@ -160,7 +160,7 @@ class Service:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._background(self._reload()))
         self._parts.processes.on_loss = partial(loop.call_soon_threadsafe, self._lost)
-        for dead in self._journal.fail_unfinished(self._clock.now(), "the daemon ended while this ran"):
+        for dead in self._journal.fail_unfinished(self._clock.now(), DIED):
             _log.warning("a run ended with the daemon before", run=dead.id, job=dead.job, operation=dead.operation)
         self._journal.set_gauge(_RELOADED, 1)
         self._journal.set_gauge(_RELOADED_AT, self._clock.timestamp())
@@ -181,7 +181,7 @@ class Service:
         _log.info("the daemon stops")
         self._scheduler.stop()
         # Who waits at the socket for a run hears how it ended, if that does not take long.
-        runs = asyncio.create_task(self._runner.close("the daemon was stopped"))
+        runs = asyncio.create_task(self._runner.close(STOPPED))
         await asyncio.wait([runs], timeout=_FAREWELL)
         await asyncio.gather(runs, self._control.stop())
         await self._pings.close()

@@ -18,6 +18,9 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 
 #: Seconds after which a scheduled backup that failed is tried again, unless its next run comes sooner.
 RETRIES: Sequence[float] = (300.0, 900.0, 1800.0, 3600.0)
+#: What the journal says of runs that were stopped with the daemon, and of those that it left when it died.
+STOPPED = "the daemon was stopped"
+DIED = "the daemon ended while this ran"
 
 _log = structlog.get_logger()
 
@@ -60,7 +63,19 @@ class Upkeep:
                 self._submit(request)
 
     def catch_up(self) -> None:
-        """Copy what the daemon before did not come to copy."""
+        """Begin again what ended with the daemon before, and copy what it did not come to copy.
+
+        A backup that was stopped with it (an upgrade) goes on at once: what it has stored is taken over. After a crash
+        there is a pause, in case that the run was the reason.
+        """
+        for job in self._standing.config.jobs:
+            newest = self._journal.last_run(job, Operation.BACKUP)
+            if newest is None or newest.outcome is not Outcome.FAILED or newest.error not in {STOPPED, DIED}:
+                continue
+            request = RunRequest(Operation.BACKUP, job, full=newest.full, scheduled=True)
+            _log.info("the backup that ended with the daemon begins again", job=job, run=newest.id)
+            pause = 0.0 if newest.error == STOPPED else RETRIES[0]
+            asyncio.get_running_loop().call_later(pause, self._retry, request, newest.id)
         for copy in self._standing.config.copies:
             if any(self._behind(job, copy.url) for job in self._standing.config.jobs):
                 self._copy(copy.url)

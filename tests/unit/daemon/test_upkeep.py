@@ -1,6 +1,7 @@
 """What follows from what: another try after a failure, copies after a backup, no second run beside the first."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,8 +13,8 @@ from pra_agent.daemon.desk import Standing
 from pra_agent.daemon.processes import Processes
 from pra_agent.daemon.requests import RunRequest
 from pra_agent.daemon.rules import ConfigRules
-from pra_agent.daemon.upkeep import Upkeep
-from pra_agent.model.runs import Operation, Outcome
+from pra_agent.daemon.upkeep import DIED, STOPPED, Upkeep
+from pra_agent.model.runs import Operation, Outcome, RunRecord
 from tests.unit.daemon.house import House, house
 
 CLOCK = SystemClock()
@@ -112,5 +113,33 @@ def test_what_the_daemon_before_did_not_copy_is_copied(tmp_path, processes):
             copy = RunRequest(Operation.COPY, destination="/second", scheduled=True)
             assert [a.request for a in (*h.runner.running, *h.runner.queued)] == [copy]
             h.go()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "again"),
+    [
+        (Outcome.FAILED, STOPPED, True),
+        (Outcome.FAILED, DIED, True),
+        (Outcome.FAILED, "no space left", False),
+        (Outcome.SUCCESS, "", False),
+    ],
+)
+def test_what_ended_with_the_daemon_before_begins_again(tmp_path, processes, monkeypatch, outcome, error, again):
+    monkeypatch.setattr(upkeep, "RETRIES", (0.01,))
+
+    async def main() -> None:
+        async with house(tmp_path, processes) as h:
+            now = CLOCK.now()
+            begun = RunRecord("run-1", Operation.BACKUP, "succeed", now, full=True)
+            h.journal.start(begun)
+            h.journal.finish(replace(begun, finished=now, outcome=outcome, error=error))
+            upkeep_of(h).catch_up()
+            await runs_of(h, "succeed", 2 if again else 1)
+            await asyncio.sleep(0.1)
+            runs = h.journal.runs(job="succeed")
+            assert len(runs) == (2 if again else 1)
+            assert all(run.full for run in runs)
 
     asyncio.run(main())
