@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pra_agent.errors import CommandError, SourceError
+from pra_agent.errors import CommandError, Interrupted, SourceError
 from pra_agent.sources.engine import Engine
 from tests.support.docker_engine import Dockerd
 
@@ -84,7 +84,7 @@ def test_hung_and_cancelled(engine: Engine, container: str):
     stop = threading.Event()
     stop.set()
     with (
-        pytest.raises(CommandError, match="stopped"),
+        pytest.raises(Interrupted, match="stopped"),
         engine.stream(container, ["sleep", "600"], cancelled=stop) as stream,
     ):
         stream.read()

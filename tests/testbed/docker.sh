@@ -7,7 +7,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/common.sh"
 
 need_root "a Docker engine"
-packages docker.io debootstrap iptables
+packages docker.io docker-compose debootstrap iptables
 exclusively docker
 
 image base bookworm python3-minimal procps

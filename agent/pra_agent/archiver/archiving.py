@@ -4,7 +4,6 @@ import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Event
 from typing import BinaryIO
 
 from pra_agent.archiver.contents import Contents, Ticket, filled, reused
@@ -13,7 +12,6 @@ from pra_agent.archiver.stores import BlobStore
 from pra_agent.archiver.trees import Directory, TreeBuilder, made_up_node
 from pra_agent.archiver.values import NAMED_FAILURES, Archived, Options, Stats
 from pra_agent.clock import Clock
-from pra_agent.errors import Interrupted
 from pra_agent.kernel import trim_memory
 from pra_agent.model.events import FileFailed, Progress, Reporter
 from pra_agent.model.nodes import Node, NodeType
@@ -35,7 +33,7 @@ def archive(repository: Repository, writer: BlobWriter, capture: Capture, option
     options = options or Options()
     store = BlobStore(repository, writer)
     try:
-        with _little_collecting(), Pool(store, store.put, options.limits) as pool:
+        with _little_collecting(), Pool(store, store.put, options.limits, options.stop) as pool:
             run = _Archiving(store, pool, options, _Teller(options.report, options.clock, writer))
             tree = run.take(capture)
             return Archived(tree, run.stats, run.failures, pool.sample.picked)
@@ -98,7 +96,6 @@ class _Archiving:
         self._pool = pool
         self._full = options.full
         self._teller = teller
-        self._stop = options.stop
         self._contents = Contents(pool, store.chunker, self._finish, self.stats)
         parent = options.parent.tree if options.parent else None
         self._memory = options.memory
@@ -107,7 +104,7 @@ class _Archiving:
     def take(self, capture: Capture) -> bytes:
         """Take all entries; the id of the root tree."""
         for item in capture.entries():
-            self._stop_if_asked()
+            self._pool.stop_if_asked()
             if isinstance(item, Missed):
                 self._failed(item.path, item.reason)
                 continue
@@ -122,10 +119,6 @@ class _Archiving:
         self._teller.tell(self.stats, b"", now=True)
         return tree
 
-    def _stop_if_asked(self) -> None:
-        if self._stop.is_set():
-            raise Interrupted("the run was asked to stop")
-
     def _take_listing(self, listing: Listing) -> None:
         """Take the files of a directory: as they were, if the last run saw the same, else one by one."""
         directory = self._trees.directory(listing.path.rstrip(b"/"))
@@ -139,7 +132,7 @@ class _Archiving:
             return
         for number, item in enumerate(listing.entries()):
             if not number % _REPORT_ENTRIES:
-                self._stop_if_asked()
+                self._pool.stop_if_asked()
                 self._teller.tell(self.stats, listing.path)
             if isinstance(item, Missed):
                 self._failed(item.path, item.reason)
@@ -159,7 +152,7 @@ class _Archiving:
         """Take what is no directory."""
         if entry.stream is not None:
             with entry.stream() as stream:
-                whole = self._contents.stream(entry, _Watched(stream, self._stop))
+                whole = self._contents.stream(entry, _Watched(stream, self._pool))
             self._stored(directory, directory.previous.get(name), whole)
             return
         if entry.node.type is not NodeType.FILE:
@@ -230,11 +223,10 @@ class _Archiving:
 class _Watched:
     """A stream that ends with `Interrupted` when the run is to stop."""
 
-    def __init__(self, stream: BinaryIO, stop: Event) -> None:
+    def __init__(self, stream: BinaryIO, pool: Pool) -> None:
         self._stream = stream
-        self._stop = stop
+        self._pool = pool
 
     def read(self, size: int) -> bytes:
-        if self._stop.is_set():
-            raise Interrupted("the run was asked to stop")
+        self._pool.stop_if_asked()
         return self._stream.read(size)

@@ -7,18 +7,21 @@ import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, NoReturn, Protocol, Self
 
 from pra_agent.archiver.channel import Arena, encode, receive
 from pra_agent.archiver.reading import Buffer, FileReader, FileResult, FileTask
 from pra_agent.archiver.values import Limits
 from pra_agent.archiver.worker import ERROR, READ, SEAL, Link, Tools, work
-from pra_agent.errors import PraError
+from pra_agent.errors import Interrupted, PraError
 from pra_agent.model.ids import BlobHandle, BlobType
 
 #: So many tasks wait at a worker beside the one that it works on.
 _AHEAD = 3
 _PIECE = 8 << 20
+#: Milliseconds after which whoever waits for a worker looks whether the run is to stop.
+_LOOK = 200
 
 Done = Callable[[Any], None]
 
@@ -64,18 +67,22 @@ class _Peer:
 
 
 class Pool:
-    """Workers, or the calling process itself when `limits.workers` is 0. A context manager: leaving it ends them."""
+    """Workers, or the calling process itself when `limits.workers` is 0. A context manager: leaving it ends them.
 
-    def __init__(self, tools: Tools, sink: Sink, limits: Limits) -> None:
+    Whatever waits for them, or reads in their place, raises `Interrupted` soon after `stop` is set.
+    """
+
+    def __init__(self, tools: Tools, sink: Sink, limits: Limits, stop: Event | None = None) -> None:
         self._tools = tools
         self._sink = sink
         self._limits = limits
+        self._stop = stop or Event()
         self._peers: list[_Peer] = []
         self._by_fd: dict[int, _Peer] = {}
         self._poll = select.poll()
         self._number = 0
         self.sample = Sample(limits.sample)
-        self._inline = FileReader(tools.chunker, tools.known, self._put_inline)
+        self._inline = FileReader(tools.chunker, tools.known, self._put_inline, self.stop_if_asked)
 
     def __enter__(self) -> Self:
         try:
@@ -133,12 +140,20 @@ class Pool:
 
     def pump(self, *, wait: bool) -> None:
         """Take in what workers have ready; with `wait`, wait for something. Raises PraError when one died."""
-        for fd, event in self._poll.poll(None if wait else 0):
+        while not (ready := self._poll.poll(_LOOK if wait else 0)) and wait:
+            self.stop_if_asked()
+        self.stop_if_asked()
+        for fd, event in ready:
             peer = self._by_fd[fd]
             if fd == peer.link.task_write:
                 self._write(peer)
             elif event & (select.POLLIN | select.POLLHUP | select.POLLERR):
                 self._take(peer)
+
+    def stop_if_asked(self) -> None:
+        """Raise `Interrupted` when the run is to stop."""
+        if self._stop.is_set():
+            raise Interrupted("the run was asked to stop")
 
     # ---------------------------------------------------------------- inside
     def _idlest(self, limit: int) -> _Peer:

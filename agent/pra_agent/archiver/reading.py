@@ -52,13 +52,27 @@ class Chunker(Protocol):
     def chunks(self, read: Callable[[int], bytes]) -> Iterator[bytes | memoryview]: ...
 
 
-class FileReader:
-    """Reads files. `known` tells whether a blob need not be stored, `put` takes the others."""
+def _go_on() -> None:
+    """Nobody asks a worker to stop: it is ended."""
 
-    def __init__(self, chunker: Chunker, known: Callable[[bytes], bool], put: Callable[[bytes, Buffer], None]) -> None:
+
+class FileReader:
+    """Reads files. `known` tells whether a blob need not be stored, `put` takes the others.
+
+    `look` is called now and then while a large file is read; what it raises ends the reading.
+    """
+
+    def __init__(
+        self,
+        chunker: Chunker,
+        known: Callable[[bytes], bool],
+        put: Callable[[bytes, Buffer], None],
+        look: Callable[[], None] = _go_on,
+    ) -> None:
         self._chunker = chunker
         self._known = known
         self._put = put
+        self._look = look
         self._seen: set[bytes] = set()
         self._directory: tuple[int, bytes] = (-1, b"")
         self._directory_fd = -1
@@ -136,6 +150,7 @@ class FileReader:
 
         def read(wanted: int) -> bytes:
             nonlocal position
+            self._look()
             piece = os.pread(fd, min(wanted, stop - position), position)
             position += len(piece)
             return piece

@@ -15,7 +15,7 @@ from typing import Any
 import docker.errors
 import requests.exceptions
 
-from pra_agent.errors import CommandError
+from pra_agent.errors import CommandError, Interrupted
 
 CHUNK = 1 << 18
 PID_LINE = b"pra-agent-pid:"
@@ -119,7 +119,7 @@ class ExecStream(io.RawIOBase):
                     raise CommandError(f"{self._what}: the engine went away ({first_line(error)})") from error
             waited += _POLL_SECONDS
             if self._cancelled is not None and self._cancelled.is_set():
-                raise CommandError(f"{self._what}: stopped, because the run ends")
+                raise Interrupted(f"{self._what}: stopped, because the run ends")
             if waited >= self.idle_limit:
                 raise CommandError(f"{self._what}: no byte for {self.idle_limit:.0f} s, so it was ended")
 
@@ -159,7 +159,7 @@ class ExecStream(io.RawIOBase):
                 raise CommandError(f"{self._what}: it ended before it had read everything") from error
             waited += _POLL_SECONDS
             if self._cancelled is not None and self._cancelled.is_set():
-                raise CommandError(f"{self._what}: stopped, because the run ends")
+                raise Interrupted(f"{self._what}: stopped, because the run ends")
             if waited >= self.idle_limit:
                 raise CommandError(f"{self._what}: it read nothing for {self.idle_limit:.0f} s")
 

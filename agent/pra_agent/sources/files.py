@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import SourceError
-from pra_agent.model.events import Notice
 from pra_agent.model.printable import printable
 from pra_agent.model.references import SecretRef
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
@@ -144,8 +143,7 @@ class FilesCapture:
                 towards,
             )
             yield from Walker(start, rules, self._names, tally).entries()
-        if tally.sockets:
-            self._context.report(Notice(f"{tally.sockets} sockets were left out: they mean nothing without a process"))
+        tally.tell(self._context.report)
 
     def verify(self) -> None:
         """Nothing is promised but what was met; what was missed has been told as such."""

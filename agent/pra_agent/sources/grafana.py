@@ -122,8 +122,10 @@ class _GrafanaCapture:
         node = Node(name=b"grafana.db", type=NodeType.FILE, mode=st.st_mode & 0o7777, uid=st.st_uid, gid=st.st_gid)
         node = _with_times(node, when, names)
         yield Entry(DATABASE, node, stream=partial(self._opened, path))
+        tally = Tally()
         for directory in sorted(self.settings.directories):
-            yield from Walker(self._start(directory), Rules(), names, Tally()).entries()
+            yield from Walker(self._start(directory), Rules(), names, tally).entries()
+        tally.tell(self.context.report)
 
     def _opened(self, path: Path) -> AbstractContextManager[BinaryIO]:
         self.copied = True

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from pra_agent.model.events import Notice, Reporter
 from pra_agent.model.nodes import NodeType
 from pra_agent.model.printable import printable
 from pra_agent.sources.attributes import Names, make_node, read_xattrs
@@ -45,11 +46,20 @@ class Rules:
 
 @dataclass(slots=True)
 class Tally:
-    """What a walk left out without anybody being told, by reason."""
+    """What walks met: sockets, which are left out (they mean nothing without a process), and starts by name."""
 
     sockets: int = 0
-    #: Paths that were asked for by name and were met.
+    first_socket: bytes = b""
     met: set[bytes] = field(default_factory=lambda: set[bytes]())
+
+    def leave_out(self, path: bytes) -> None:
+        self.sockets += 1
+        self.first_socket = self.first_socket or path
+
+    def tell(self, report: Reporter) -> None:
+        """Say once what was left out; it is no failure."""
+        if self.sockets:
+            report(Notice(f"sockets left out: {self.sockets}, the first is {printable(self.first_socket)}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ class Walker:
             child = _Level(-1, start.path.rstrip(b"/") + b"/", start.name + b"/", b"", (0, 0), st.st_dev)
             yield from self._enter(level, start.name, child, st)
         elif stat.S_ISSOCK(st.st_mode):
-            self._tally.sockets += 1
+            self._tally.leave_out(start.path)
         else:
             yield from self._other(level, start.name, start.path, st)
 
@@ -221,7 +231,7 @@ class Walker:
             if kind == stat.S_IFDIR:
                 looked.directories.append(name)
             elif kind == stat.S_IFSOCK:
-                self._tally.sockets += 1
+                self._tally.leave_out(path + name)
             else:
                 if by_name:
                     self._tally.met.add(path + name)

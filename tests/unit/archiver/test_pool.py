@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pra_agent.archiver.channel import Arena, receive, send
 from pra_agent.archiver.pool import Pool, Sample
 from pra_agent.archiver.reading import Buffer, Chunker, FileResult, FileTask
 from pra_agent.archiver.values import Limits
-from pra_agent.errors import PraError
+from pra_agent.errors import Interrupted, PraError
 from pra_agent.sources.command import run
 from tests.support.repositories import noise
 
@@ -243,3 +244,36 @@ def test_an_arena_wraps_and_waits():
     with pytest.raises(ValueError, match="do not fit"):
         arena.place(b"c" * 101, flush)
     arena.close()
+
+
+def test_asked_to_stop_in_the_middle_of_a_file_that_a_worker_reads(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(noise(4 << 20))
+    stop = threading.Event()
+    before = children()
+
+    def hang(_blob: bytes) -> None:
+        time.sleep(600)
+
+    with pytest.raises(Interrupted), Pool(Plain(before=hang), Kept(), Limits(workers=1), stop) as pool:
+        asking = threading.Timer(0.2, stop.set)
+        asking.start()
+        pool.read([task(path)], 4 << 20, lambda _results: None)
+        pool.drain()
+    asking.join()
+    assert children() == before
+
+
+def test_asked_to_stop_in_the_middle_of_a_file_that_is_read_here(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(noise(8 << 20))
+    stop = threading.Event()
+    seen: list[bytes] = []
+
+    def once(blob: bytes) -> None:
+        seen.append(blob)
+        stop.set()
+
+    with pytest.raises(Interrupted), Pool(Plain(before=once), Kept(), Limits(workers=0), stop) as pool:
+        pool.read([task(path)], 8 << 20, lambda _results: None)
+    assert len(seen) == 1

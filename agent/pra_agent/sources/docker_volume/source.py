@@ -13,7 +13,7 @@ from typing import Any
 
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import SourceError
-from pra_agent.model.events import ignore
+from pra_agent.model.events import Reporter, ignore
 from pra_agent.sources import exchange
 from pra_agent.sources.attributes import Names
 from pra_agent.sources.docker_volume import quiesce
@@ -68,7 +68,7 @@ class DockerVolumeSource:
             )
             stack.callback(standing.end)
             standing.begin(users)
-            capture = _VolumeCapture(chosen, places, facts, self._clock.now(), standing)
+            capture = _VolumeCapture(chosen, places, facts, self._clock.now(), standing, context.report)
             capture.compose = compose_files(users)
             capture.open(stack)
             yield capture
@@ -94,6 +94,7 @@ class _VolumeCapture:
     facts: dict[str, Any]
     data_instant: datetime
     standing: quiesce.Quiesced
+    report: Reporter
     compose: Sequence[str] = ()
     starts: list[Start] = field(default_factory=lambda: list[Start]())
 
@@ -127,6 +128,7 @@ class _VolumeCapture:
             excluded = compile_patterns(self.settings.exclude, start.path) if self.settings.exclude else None
             rules = Rules(excluded=excluded, starts=frozenset({start.path}))
             yield from Walker(start, rules, names, tally).entries()
+        tally.tell(self.report)
 
     def _compose(self, when: int) -> Iterator[Entry | Missed]:
         for number, path in enumerate(self.compose):
