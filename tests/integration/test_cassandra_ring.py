@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,10 +173,15 @@ def test_the_whole_ring_comes_back_offline(agents: list[Agent], truth: tuple[int
 def test_onto_a_ring_of_other_tokens(agents: list[Agent], truth: tuple[int, str], cassandra_homes: Homes):
     stop_all([agent.node for agent in agents])
     others = cassandra_homes.ring(OTHER_TOKENS, "pra-other")
-    for node in others:
-        for number, agent in enumerate(agents):
-            last = number == len(agents) - 1
-            bring_back(node, agent.restored, plan="b", mode="add", count="no", cleanup="run" if last else "print")
+
+    def every_snapshot(node: Node) -> None:
+        for number, agent in enumerate(agents, 1):
+            cleanup = "run" if number == len(agents) else "print"
+            bring_back(node, agent.restored, keyspace="shop", table="orders", mode="add", count="no", cleanup=cleanup)
+
+    every_snapshot(others[0])
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(every_snapshot, others[1:]))
     for node in others:
         assert checksum(node) == truth
     facts: Mapping[str, object] = json.loads((agents[0].restored / "cassandra/facts.json").read_text())

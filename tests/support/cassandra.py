@@ -32,7 +32,7 @@ jdk.compiler/com.sun.tools.javac.file jdk.attach/sun.tools.attach java.base/java
 java.base/jdk.internal.loader java.base/jdk.internal.ref java.base/jdk.internal.reflect java.base/jdk.internal.math
 java.base/jdk.internal.module java.base/jdk.internal.util.jar jdk.management/com.sun.management.internal
 java.base/sun.nio.ch java.base/java.io java.base/java.lang.reflect jdk.compiler/com.sun.tools.javac
-java.base/java.lang java.base/java.util
+java.base/java.lang java.base/java.util java.management/com.sun.jmx.remote.security
 """
 JVM = [
     "-Xss512k",
