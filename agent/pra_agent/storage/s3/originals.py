@@ -34,6 +34,9 @@ class S3OriginalsBackend(S3Backend):
     is there: to bring the first version back. Everything else is the present's.
     """
 
+    #: Entries in one answer; the store gives a thousand at most.
+    page = 1000
+
     def __init__(self, settings: StorageSettings, clock: Clock) -> None:
         super().__init__(settings, clock)
         self._first: dict[Handle, _Entry] = {}
@@ -67,7 +70,11 @@ class S3OriginalsBackend(S3Backend):
 
     def _grouped(self, kind: Kind) -> Iterator[tuple[str, Sequence[_Entry]]]:
         """All entries of each key, the oldest first. Keys come in order, so one page is held at a time."""
-        parameters: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix_of(kind)}
+        parameters: dict[str, Any] = {
+            "Bucket": self._bucket,
+            "Prefix": self._prefix_of(kind),
+            "MaxKeys": self.page,
+        }
         groups: dict[str, list[_Entry]] = {}
         while True:
             page: Any = self.ask("list", kind.value, lambda s3: s3.list_object_versions(**parameters))
