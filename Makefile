@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all]'
 	touch $@
 
-$(DEV): $(STAMP) tests/requirements.txt
+$(DEV): $(STAMP) tests/requirements.txt packaging/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
 

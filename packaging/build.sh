@@ -20,6 +20,8 @@ export PIP_ROOT_USER_ACTION=ignore
 # Services of AWS that credentials and keys come from; the tables of all others are left out.
 SERVICES=" s3 kms sts sso sso-oidc signin "
 
+PYTHON=$(command -v "$PYTHON")
+case $PYTHON in /*) ;; *) PYTHON=$PWD/$PYTHON ;; esac
 mkdir -p "$OUT" "$CACHE"
 OUT=$(cd "$OUT" && pwd) CACHE=$(cd "$CACHE" && pwd)
 WORK=$(mktemp -d "$CACHE/build.XXXXXX")
@@ -57,6 +59,7 @@ documents() {
     )
     # As Debian wants it; without name and time inside.
     gzip -9n "$WORK"/man/*
+    touch -d "@$SOURCE_DATE_EPOCH" "$WORK"/man/* "$WORK"/completion/*
 }
 
 # site PYTHON_VERSION: what the lock names, unpacked once into the cache; prints where
@@ -64,7 +67,7 @@ site() {
     local version=$1 lock=packaging/locks/python$1.txt machine=x86_64 platforms=() glibc made
     [ "$ARCH" = amd64 ] || machine=aarch64
     for glibc in 2_34 2_31 2_28 2_27 2_24 2_17 2_12 2_5; do platforms+=(--platform "manylinux_${glibc}_$machine"); done
-    made=$CACHE/site-$ARCH-$version-$({ cat "$lock"; echo "$SERVICES"; } | sha256sum | cut -c 1-16)
+    made=$CACHE/site-$ARCH-$version-$({ cat "$lock"; declare -f trim recorded; echo "$SERVICES"; } | sha256sum | cut -c 1-16)
     if [ ! -d "$made" ]; then
         local only=(--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version "$version"
             "${platforms[@]}" --platform "manylinux2014_$machine" -r "$lock")
@@ -85,7 +88,19 @@ trim() {
         case $SERVICES in *" $(basename "$service") "*) ;; *) rm -rf "$service" ;; esac
     done
     rm -rf "$1"/numpy/tests "$1"/numpy/*/tests "$1"/numpy/random/examples
+    recorded "$1"
     chmod -R u=rwX,go=rX "$1"
+}
+
+# recorded SITE: let the records of what is installed tell only what is there; commands' paths differ in each build
+recorded() {
+    local record line
+    for record in "$1"/*.dist-info/RECORD; do
+        while IFS= read -r line; do
+            [ ! -e "$1/${line%%,*}" ] || printf '%s\n' "$line"
+        done <"$record" >"$WORK/record"
+        mv "$WORK/record" "$record"
+    done
 }
 
 # stage TARGET PYTHON_VERSION: the tree of the package
@@ -98,6 +113,7 @@ stage() {
     pip install --quiet --no-index --find-links "$WORK/dist" --no-deps --no-compile --target "$WORK/own-$1" \
         "pra-agent==$VERSION"
     rm -rf "$WORK/own-$1/bin"
+    recorded "$WORK/own-$1"
     cp -R "$WORK/own-$1/." "$lib"
     ln -s "/usr/bin/python$version" "$home/bin/python3"
     ln -s python3 "$home/bin/python"

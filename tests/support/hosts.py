@@ -26,6 +26,15 @@ _OPTIONS = (
     *("--volume", "/var/lib/docker"),
 )
 
+_ASK = """
+import http.client, socket, sys
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect("/run/pra-agent/control.sock")
+connection.request("GET", sys.argv[1])
+print(connection.getresponse().read().decode())
+"""
+
 
 class Host:
     """A running host: run commands on it, and bring files to it."""
@@ -49,7 +58,7 @@ class Host:
         stdin = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
         return subprocess.run(
             command, env=self._engine.env, capture_output=True, text=True, check=False, timeout=300, **stdin
-        )  # type: ignore[call-overload, no-any-return]
+        )
 
     def sh(self, script: str, *, check: bool = True) -> str:
         """Run a shell script as root."""
@@ -78,6 +87,10 @@ class Host:
             if time.monotonic() > end:
                 raise AssertionError(f"not in {limit} s: {what}\n{self.journal(unit) if unit else ''}")
             time.sleep(0.2)
+
+    def asked(self, path: str) -> object:
+        """What the agent's control socket answers to root."""
+        return json.loads(self.run("python3", "-c", _ASK, path))
 
     def json(self, *argv: str, check: bool = True) -> list[dict[str, object]]:
         """What a command prints with --json, a document a line."""
