@@ -59,7 +59,7 @@ def test_incremental_deleted_and_restored(clean: Node, tmp_path):
     assert large
     assert all((second / path).exists() for path in large)
     facts = json.loads((second / "elasticsearch/facts.json").read_text())
-    assert facts["documents"]["orders"] == DOCUMENTS
+    assert facts["documents"]["orders"][-1] == DOCUMENTS
     assert facts["versions"] == ["8.7.1"]
     clean.ask("DELETE", "/orders,small")
     done = put_back(_settings(clean).build(), second)

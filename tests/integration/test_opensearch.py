@@ -48,7 +48,7 @@ def test_there_and_back_through_s3(cluster: Node, versitygw, tmp_path):
     again = versitygw.client().list_objects_v2(Bucket=bucket, Prefix="search/")["Contents"]
     assert sum(one["Size"] for one in again) < size * 1.5
     facts = json.loads((tmp_path / "2/elasticsearch/facts.json").read_text())
-    assert facts["documents"] == {"orders": DOCUMENTS + 1}
+    assert facts["documents"]["orders"][-1] == DOCUMENTS + 1
     assert facts["s3"]["bucket"] == bucket
     assert not (tmp_path / "2/elasticsearch/repository").exists()
     cluster.ask("DELETE", "/orders")

@@ -219,8 +219,6 @@ def opensearch_node(name: str, *, version: str = "3.8.0", s3: dict[str, str] | N
         settings |= {
             "s3.client.default.endpoint": s3["endpoint"],
             "s3.client.default.region": "us-east-1",
-            "s3.client.default.access_key": s3["access_key"],
-            "s3.client.default.secret_key": s3["secret_key"],
         }
     (home / "config/opensearch.yml").write_text(_yaml(home, name, port, transport, node.repo, settings))
     (home / "config/log4j2.properties").write_text(
@@ -229,6 +227,8 @@ def opensearch_node(name: str, *, version: str = "3.8.0", s3: dict[str, str] | N
         "rootLogger.level = warn\nrootLogger.appenderRef.console.ref = console\n"
     )
     node.env = {"HOME": "/tmp", "PATH": os.environ["PATH"], "OPENSEARCH_TMPDIR": str(home / "tmp")}
+    if s3 is not None:
+        _keystore(home, server, java, s3)
     node.argv = [str(java), *_HEAP, f"-Djava.io.tmpdir={home}/tmp", *jvm, "-Dlog4j.shutdownHookEnabled=false"]
     node.argv += ["--add-modules=jdk.incubator.vector", "--enable-native-access=ALL-UNNAMED"]
     node.argv += ["--add-opens=java.base/java.nio=ALL-UNNAMED", "-Dopensearch.allow_insecure_settings=true"]
@@ -236,6 +236,34 @@ def opensearch_node(name: str, *, version: str = "3.8.0", s3: dict[str, str] | N
     node.argv += ["-Dopensearch.distribution.type=zip", "-Dopensearch.bundled_jdk=false", "-cp", f"{server}/lib/*"]
     node.argv += ["org.opensearch.bootstrap.OpenSearch"]
     return node
+
+
+_KEYSTORE = """
+package org.opensearch.common.settings;
+
+public class MakeKeystore {
+    public static void main(String[] words) throws Exception {
+        KeyStoreWrapper store = KeyStoreWrapper.create();
+        store.setString("s3.client.default.access_key", System.getenv("ACCESS_KEY").toCharArray());
+        store.setString("s3.client.default.secret_key", System.getenv("SECRET_KEY").toCharArray());
+        store.save(java.nio.file.Path.of(words[0]), new char[0]);
+    }
+}
+"""
+
+
+def _keystore(home: Path, server: Path, java: Path, s3: dict[str, str]) -> None:
+    """Write the secure settings as opensearch-keystore would, which is not among the published jars."""
+    source = home / "tmp/MakeKeystore.java"
+    source.write_text(_KEYSTORE)
+    env = {**os.environ, "ACCESS_KEY": s3["access_key"], "SECRET_KEY": s3["secret_key"]}
+    classes = home / "tmp/classes"
+    jars = f"{server}/lib/*"
+    javac = [str(java.with_name("javac")), "-cp", jars, "-d", str(classes), str(source)]
+    subprocess.run(javac, check=True, capture_output=True)
+    argv = [str(java), "-cp", f"{classes}:{jars}", f"-Dopensearch.path.conf={home}/config"]
+    argv += ["org.opensearch.common.settings.MakeKeystore", str(home / "config")]
+    subprocess.run(argv, check=True, capture_output=True, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ class Cluster:
         elif password is not None:
             login = base64.b64encode(f"{settings.user}:{password}".encode()).decode()
             self._headers["authorization"] = f"Basic {login}"
-        options: dict[str, Any] = {"request_timeout": _REQUEST_SECONDS, "max_retries": 2, "retry_on_timeout": False}
+        options: dict[str, Any] = {"max_retries": 2, "retry_on_timeout": False}
         if settings.ca_file is not None:
             options["ca_certs"] = str(settings.ca_file)
         self._client = cast("Any", elasticsearch.Elasticsearch)(settings.url, **options)
@@ -60,7 +60,11 @@ class Cluster:
             headers["content-type"] = "application/json"
         try:
             answer = self._client.transport.perform_request(
-                method, target, headers=headers, body=None if body is None else json.dumps(body)
+                method,
+                target,
+                headers=headers,
+                body=None if body is None else json.dumps(body),
+                request_timeout=_REQUEST_SECONDS,
             )
         except elastic_transport.TransportError as error:
             raise SourceError(
@@ -102,12 +106,13 @@ class Cluster:
             "nodes": sorted(str(node["name"]) for node in nodes.values()),
         }
 
-    def documents(self, indices: Sequence[str]) -> dict[str, int]:
-        """Documents by index, after a refresh."""
+    def documents(self, indices: Sequence[str], *, refresh: bool = True) -> dict[str, int]:
+        """Documents by index. A refresh makes the count right, but waits a minute for a shard that is not there."""
         if not indices:
             return {}
         names = ",".join(indices)
-        self.ask("POST", f"/{quoted(names)}/_refresh", ignore_unavailable="true", expand_wildcards="open,hidden")
+        if refresh:
+            self.ask("POST", f"/{quoted(names)}/_refresh", ignore_unavailable="true", expand_wildcards="open,hidden")
         rows = self.ask(
             "GET", f"/_cat/indices/{quoted(names)}", format="json", h="index,docs.count", expand_wildcards="open,hidden"
         )

@@ -53,9 +53,10 @@ class ElasticsearchSource:
             self._clear(cluster, context.state)
             snapshots.register()
             context.state.remember(_KEY, {"name": context.run})
+            before = cluster.documents(chosen.indices, refresh=False)
             made = snapshots.make(context.run, context.report, context.stop)
             context.state.forget(_KEY)
-            capture = _ClusterCapture(chosen, made, _describe(cluster, chosen, made))
+            capture = _ClusterCapture(chosen, made, _describe(cluster, chosen, made, before))
             capture.open(stack)
             yield capture
             for name in snapshots.retain(self._clock.now()):
@@ -96,8 +97,15 @@ def _newest(snapshots: Snapshots) -> datetime | None:
     return None
 
 
-def _describe(cluster: Cluster, settings: ElasticsearchSettings, made: Made) -> dict[str, Any]:
-    """What a restore needs to know beyond the snapshot itself."""
+def _describe(
+    cluster: Cluster, settings: ElasticsearchSettings, made: Made, before: Mapping[str, int]
+) -> dict[str, Any]:
+    """What a restore needs to know beyond the snapshot itself.
+
+    Documents were counted before and after: while the cluster is written to, the snapshot has something in between.
+    """
+    counted = [index for index in made.indices if not index.startswith(".ds-")]
+    after = cluster.documents(counted, refresh=made.state == "SUCCESS")
     told: dict[str, Any] = {
         **cluster.facts(),
         "mode": settings.mode,
@@ -106,7 +114,7 @@ def _describe(cluster: Cluster, settings: ElasticsearchSettings, made: Made) -> 
         "state": made.state,
         "start": made.start.isoformat(),
         "indices": list(made.indices),
-        "documents": cluster.documents([index for index in made.indices if not index.startswith(".ds-")]),
+        "documents": {index: sorted({before.get(index, count), count}) for index, count in after.items()},
         "version": made.facts.get("version"),
         "aliases": cluster.ask("GET", "/_alias", absent={}),
         "index_templates": cluster.ask("GET", "/_index_template", absent={}),
