@@ -14,6 +14,8 @@ from pra_agent.clock import SystemClock
 from pra_agent.control.client import Client
 from pra_agent.errors import DaemonUnreachable, PraError, RefusedError
 from pra_agent.model.runs import Operation, Outcome, RunRecord
+from pra_agent.model.snapshots import SUSPECT_TAG
+from pra_agent.operations.restore import choose_snapshot
 from tests.support.agent import Agent
 from tests.support.process import free_port, wait_until
 from tests.support.restic import Restic
@@ -134,6 +136,14 @@ def test_a_small_backup_is_suspect_until_it_is_accepted(agent):
         assert client.jobs()[0].data_instants["repository"] == small.data_instant
         with pytest.raises(RefusedError):
             client.accept("app")
+        with client.session() as reader:
+            snapshots = reader.snapshots()
+        newest_one = choose_snapshot(snapshots, "app")
+        assert newest_one.time == small.data_instant
+        assert newest_one.original == small.snapshot
+        assert [one for one in snapshots if SUSPECT_TAG in one.tags] == []
+        assert client.run_job("app").outcome is Outcome.SUCCESS
+    Restic(agent.repository).run("check", "--read-data")
 
 
 # ---------------------------------------------------------------- care of the repository

@@ -1,7 +1,8 @@
 """The daemon as the control socket sees it: `control.daemon.Daemon`, from any thread, over the event loop's objects."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from socket import socket
@@ -30,6 +31,8 @@ _T = TypeVar("_T")
 _PATIENCE = 30.0
 #: Under this name the journal keeps why the host, or a job, is on hold.
 HOLD_REASON = "hold reason"
+#: The gauge that says when an escrow slot was last proven.
+ESCROW_PROVEN = "escrow_proven_timestamp_seconds"
 _READER = "pra_agent.daemon.reader:run"
 
 _log = structlog.get_logger()
@@ -50,6 +53,10 @@ class Standing:
     log_json: bool = False
 
 
+async def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class Desk:
     """Implements `control.daemon.Daemon`. `loop` is the one that the runner belongs to."""
 
@@ -62,6 +69,8 @@ class Desk:
         self._processes = processes
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        #: Takes the mark from what was accepted, in the repository; the service sets it.
+        self.on_accepted: Callable[[], Coroutine[None, None, object]] = _nothing
 
     @property
     def journal(self) -> Journal:
@@ -115,19 +124,28 @@ class Desk:
         return left
 
     def stop_run(self, run_id: str) -> None:
-        """Ask a run to stop, or take it out of the queue. Raises `NotFound` when it does not run."""
         self._on_loop(lambda: self._runner.stop(run_id, "it was asked to stop"))
 
     def pause_run(self, run_id: str) -> None:
-        """Let a run stand still with all its processes. Raises `NotFound` when it does not run.
+        """As in `control.daemon.Daemon`. Its lock goes stale in some twenty minutes; later it fails when it goes on."""
 
-        Its lock goes stale in some twenty minutes, and the run then fails when it goes on.
-        """
-        self._on_loop(lambda: self._runner.get(run_id).pause())
+        def pause() -> None:
+            active = self._runner.get(run_id)
+            if active.child is None:
+                raise RefusedError(f"run {run_id} has not begun", advice="Hold its job instead: pra-agent hold.")
+            active.pause()
+
+        self._on_loop(pause)
+        self._journal.set_progress(run_id, {**(self._journal.progress(run_id) or {}), "stage": "paused"})
+        _log.warning("the run is paused", run=run_id)
 
     def resume_run(self, run_id: str) -> None:
-        """Let a run go on. Raises `NotFound` when it does not run."""
         self._on_loop(lambda: self._runner.get(run_id).resume())
+        _log.info("the run goes on", run=run_id)
+
+    def escrow_proven(self, slot: str) -> None:
+        self._journal.set_gauge(ESCROW_PROVEN, self._clock.timestamp())
+        _log.info("an escrow slot was proven to open the repository", slot=slot[:10])
 
     def hold(self, jobs: Sequence[str], reason: str) -> None:
         for job in jobs:
@@ -151,6 +169,9 @@ class Desk:
             raise RefusedError(f"no backup of {job} is suspect", advice="There is nothing to accept.")
         self._journal.accept(suspect)
         _log.info("the suspect backup is accepted", job=job, run=suspect.id)
+        # The journal counts; when the repository cannot be had now, its snapshot is marked good by the next survey.
+        with suppress(TimeoutError, RuntimeError):
+            asyncio.run_coroutine_threadsafe(self.on_accepted(), self._loop).result(_PATIENCE)
 
     def start_reader(self, channel: socket) -> Child:
         task = ReaderTask(self._standing.config, self._standing.log_json)

@@ -36,6 +36,8 @@ _SUCCESSES = (
 )
 _ACCEPTED = "accepted_bytes"
 _ACCEPTED_AT = "accepted_timestamp_seconds"
+#: The note with the id of a job's accepted snapshot starts with this.
+_ACCEPTED_SNAPSHOT = "accepted snapshot "
 _ADD_COUNT = (
     "INSERT INTO counts VALUES (?, ?, ?, 1) ON CONFLICT (job, operation, outcome) DO UPDATE SET count = count + 1"
 )
@@ -168,8 +170,13 @@ class Journal:
             self._set_job(db, record.job, "suspect", 0)
             db.execute(_SET_GAUGE, (_ACCEPTED, record.job, float(record.bytes)))
             db.execute(_SET_GAUGE, (_ACCEPTED_AT, record.job, record.started.timestamp()))
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (_ACCEPTED_SNAPSHOT + record.job, record.snapshot))
             if record.data_instant is not None:
                 self._advance(db, record.job, record.destination, record.data_instant, off_host=record.off_host)
+
+    def accepted_snapshot(self, job: str) -> str:
+        """The id under which the job's newest accepted backup was stored; "" when none was accepted."""
+        return self.note(_ACCEPTED_SNAPSHOT + job) or ""
 
     # ------------------------------------------------------------ progress, in memory only
     def set_progress(self, run_id: str, progress: Mapping[str, object]) -> None:

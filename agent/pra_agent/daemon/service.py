@@ -135,6 +135,7 @@ class Service:
         self._runner.on_finished = self._finished
         self._scheduler = Scheduler(parts.journal, parts.clock, self._upkeep.due)
         self._desk = Desk(self._standing, parts.journal, self._runner, parts.processes, parts.clock)
+        self._desk.on_accepted = partial(self._errand, "accepting:accept")
         self._control = ControlServer(self._desk, parts.config.control, parts.clock)
         self._exporter: ExporterServer | None = None
         self._reloading = asyncio.Lock()
@@ -165,7 +166,7 @@ class Service:
         self._journal.set_gauge(_RELOADED, 1)
         self._journal.set_gauge(_RELOADED_AT, self._clock.timestamp())
         if self._journal.jobs_with_state():
-            await self._errand("undo")
+            await self._errand("actions:undo")
         await self._control.start(self._parts.listener)
         self._exporter = await self._started_exporter(self._standing.config)
         self._scheduler.start(timetable(self._standing.config))
@@ -293,7 +294,9 @@ class Service:
 
     async def _survey(self) -> None:
         await asyncio.to_thread(self._journal.prune, keep=_KEEP_RUNS)
-        record = await self._errand("survey")
+        if any(self._journal.accepted_snapshot(job) for job in self._standing.config.jobs):
+            await self._errand("accepting:accept")
+        record = await self._errand("actions:survey")
         found = record.detail.get("repository_id")
         if isinstance(found, str):
             self._standing.repository_id = found
@@ -301,15 +304,16 @@ class Service:
         self._upkeep.catch_up()
 
     async def _errand(self, action: str) -> RunRecord:
-        """Do something in a child beside the runs; a failure is logged, and nothing else follows from it."""
+        """Do something (module:function) in a child beside the runs; a failure is logged, and nothing else follows."""
+        verb = action.partition(":")[2]
         request = RunRequest(Operation.CHECK)
         now = self._clock.now()
-        active = ActiveRun(f"{action}-{secrets.token_hex(4)}", request, now, asyncio.get_running_loop().create_future())
+        active = ActiveRun(f"{verb}-{secrets.token_hex(4)}", request, now, asyncio.get_running_loop().create_future())
         record = RunRecord(active.id, Operation.CHECK, "", now)
-        task = self._standing.rules.errand(f"pra_agent.daemon.actions:{action}", record, request)
+        task = self._standing.rules.errand(f"pra_agent.daemon.{action}", record, request)
         record = await self._runner.errand(task, active)
         if record.outcome is not Outcome.SUCCESS:
-            _log.error(f"{action} failed", error=record.error, advice=record.detail.get("advice"))
+            _log.error(f"{verb} failed", error=record.error, advice=record.detail.get("advice"))
         return record
 
     def _words(self) -> str:

@@ -4,10 +4,8 @@ The new file is durable before the old one goes. Where the credentials may not d
 both: the pinned one stays for good, and the old one goes by policy. An unpin cannot be had there.
 """
 
-from dataclasses import replace
-
-from pra_agent.errors import AccessDenied
 from pra_agent.model.snapshots import PINNED_TAG, Snapshot
+from pra_agent.operations.retag import retag
 from pra_agent.repository.repository import Repository
 
 
@@ -27,10 +25,4 @@ def _retag(wanted: str, repository: Repository, *, pinned: bool) -> Snapshot:
         if old.pinned == pinned:
             return old
         tags = (*old.tags, PINNED_TAG) if pinned else tuple(tag for tag in old.tags if tag != PINNED_TAG)
-        new = repository.save_snapshot(replace(old, tags=tags, original=old.original or old.id, id=""))
-        try:
-            repository.remove_snapshot(old.id)
-        except AccessDenied:
-            if not pinned:
-                raise
-        return new
+        return retag(old, tags, repository, may_stay=pinned)

@@ -24,6 +24,7 @@ def choose_snapshot(
     """Find the snapshot that an operator means: a job's name, "latest", or the start of an id.
 
     For a job and for "latest": the newest of this node (any, when "") that is not suspect and not newer than `at`.
+    One that was accepted is suspect no more.
     Raises UsageError when there is none, or when an id is ambiguous.
     """
     own = [
