@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from ansible.errors import AnsibleFilterError
 
@@ -43,6 +44,42 @@ def pra_expected_jobs(hosts: Iterable[Mapping[str, object]], port: int = 9807) -
     return expected
 
 
+def pra_snapshots_at(
+    snapshots: Iterable[Mapping[str, object]], config: Mapping[str, object], at: str, jobs: Sequence[str]
+) -> Sequence[Mapping[str, object]]:
+    """Choose as `pra-agent restore JOB --at AT` does: each job's newest sound snapshot of this node by that instant.
+
+    `snapshots` and `config` are what `pra-agent --json snapshots` and `config show` print. Gives `job`, `id` ("" for
+    none), `time`, `age` (s before the instant) and `rpo` (s).
+    """
+    instant = _instant(at)
+    configured = _mapping(config["jobs"])
+    unknown = sorted(set(jobs) - set(configured))
+    if unknown:
+        raise AnsibleFilterError(f"no such job: {', '.join(unknown)}; there are {', '.join(configured)}")
+    own = [one for one in snapshots if one["node"] == config["node"] and _instant(str(one["time"])) <= instant]
+    chosen: list[Mapping[str, object]] = []
+    for job in jobs or list(configured):
+        of_job = [one for one in own if one["job"] == job]
+        sound = [one for one in of_job if not one["suspect"]] or of_job
+        newest = max(sound, key=lambda one: _instant(str(one["time"])), default=None)
+        rpo = pra_seconds(str(_mapping(configured[job]).get("rpo", DEFAULT_RPO)))
+        if newest is None:
+            chosen.append({"job": job, "id": "", "time": "", "age": 0, "rpo": rpo})
+        else:
+            age = int((instant - _instant(str(newest["time"]))).total_seconds())
+            chosen.append({"job": job, "id": newest["id"], "time": newest["time"], "age": age, "rpo": rpo})
+    return chosen
+
+
+def _instant(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.strip()))
+    except ValueError as error:
+        raise AnsibleFilterError(f"{text!r} is no instant; write it like 2026-11-30 14:05") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def pra_copy_file(item: Mapping[str, object]) -> Mapping[str, object]:
     """Turn a name and its keys into the file that they are to be in."""
     return {"file": f"copy-{item['key']}", "keys": item["value"]}
@@ -66,6 +103,7 @@ class FilterModule:
             "pra_seconds": pra_seconds,
             "pra_get": pra_get,
             "pra_expected_jobs": pra_expected_jobs,
+            "pra_snapshots_at": pra_snapshots_at,
             "pra_copy_file": pra_copy_file,
             "pra_copy_credentials": pra_copy_credentials,
         }
