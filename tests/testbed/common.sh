@@ -110,7 +110,7 @@ image() {
     local name=$1 made
     made=$(printf '%s\n' "$@"; find "$PARTS/images/$name" -type f -exec sha256sum {} + 2>/dev/null || true)
     if [ ! -f "$IMAGES/$name.tar" ] || [ "$(cat "$IMAGES/$name.made" 2>/dev/null)" != "$made" ]; then
-        rootfs "$@"
+        rootfs "$@" || return 1
         printf '%s\n' "$made" >"$IMAGES/$name.made"
     fi
 }
