@@ -132,6 +132,27 @@ def test_a_follower_that_goes_away_stops_nothing(client: Client, daemon: FakeDae
     assert client.run(run_id).outcome is None
 
 
+def test_runs_are_paused_resumed_and_stopped(client: Client, daemon: FakeDaemon) -> None:
+    run = client.start_job("app")
+    for steer in (client.pause, client.resume, client.stop):
+        steer(run)
+        with pytest.raises(NotFound):
+            steer("no-such-run")
+    assert daemon.told[1:] == [("pause", run), ("resume", run), ("stop", run)]
+
+
+@needs_root
+def test_only_root_says_that_an_escrow_slot_was_proven(server: ControlServer, path: Path, daemon: FakeDaemon) -> None:
+    slot = "ab" * 32
+    with Client(path) as client:
+        client.escrow_proven(slot)
+        with pytest.raises(UsageError, match="slot"):
+            client.escrow_proven("abc")
+    assert daemon.told == [("escrow_proven", slot)]
+    (route,) = [one for one in ROUTES if not one.roles]
+    assert route.name == "escrow_proven"
+
+
 def test_operations_hold_release_accept(client: Client, daemon: FakeDaemon) -> None:
     client.start(Operation.CHECK, read_data_subset="5%")
     client.hold(["app"], "after a restore")

@@ -196,6 +196,23 @@ class FakeDaemon:
         for listener in self.listeners.get(run_id, []):
             listener(event)
 
+    def pause_run(self, run_id: str) -> None:
+        self._steer("pause", run_id)
+
+    def resume_run(self, run_id: str) -> None:
+        self._steer("resume", run_id)
+
+    def stop_run(self, run_id: str) -> None:
+        self._steer("stop", run_id)
+
+    def _steer(self, verb: str, run_id: str) -> None:
+        if self.journal.run(run_id) is None:
+            raise NotFound(f"there is no run {run_id}")
+        self.told.append((verb, run_id))
+
+    def escrow_proven(self, slot: str) -> None:
+        self.told.append(("escrow_proven", slot))
+
     def hold(self, jobs: Sequence[str], reason: str) -> None:
         self.told.append(("hold", tuple(jobs), reason))
 

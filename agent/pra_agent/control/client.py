@@ -88,6 +88,22 @@ class Client:
         """Tell the events of a run from now on, and return its record."""
         return self._follow("GET", f"/v1/runs/{quote(run_id, safe='')}/events", None, on_event)
 
+    def pause(self, run_id: str) -> None:
+        """Let a run stand still."""
+        self._steer(run_id, "pause")
+
+    def resume(self, run_id: str) -> None:
+        """Let a paused run go on."""
+        self._steer(run_id, "resume")
+
+    def stop(self, run_id: str) -> None:
+        """Ask a run to stop, or take it out of the queue."""
+        self._steer(run_id, "stop")
+
+    def escrow_proven(self, slot: str) -> None:
+        """Tell that this escrow slot (hex id) was proven to open the repository just now; root only."""
+        self._ask("POST", "/v1/escrow/proven", {"slot": slot})
+
     def hold(self, jobs: Sequence[str] = (), reason: str = "") -> None:
         """Start no scheduled run of these jobs (none named: of all) until the release."""
         self._ask("POST", "/v1/hold", {"jobs": list(jobs), "reason": reason})
@@ -137,6 +153,9 @@ class Client:
             return
 
     # ------------------------------------------------------------ helpers
+    def _steer(self, run_id: str, verb: str) -> None:
+        self._ask("POST", f"/v1/runs/{quote(run_id, safe='')}/{verb}")
+
     def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401 - JSON
         with self._connections.lend() as connection:
             response = _send(connection, method, path, body)

@@ -84,6 +84,22 @@ class Daemon(Protocol):
         """
         ...
 
+    def pause_run(self, run_id: str) -> None:
+        """Let a run stand still. Raises `NotFound` when it neither runs nor waits, `RefusedError` when it waits."""
+        ...
+
+    def resume_run(self, run_id: str) -> None:
+        """Let a paused run go on. Raises `NotFound`."""
+        ...
+
+    def stop_run(self, run_id: str) -> None:
+        """Ask a run to stop, or take it out of the queue. Raises `NotFound`."""
+        ...
+
+    def escrow_proven(self, slot: str) -> None:
+        """Remember that this escrow slot (hex id) was proven to open the repository just now."""
+        ...
+
     def hold(self, jobs: Sequence[str], reason: str) -> None:
         """Start no scheduled run of these jobs (none named: of all) until `release`."""
         ...

@@ -15,7 +15,7 @@ from pra_agent.control.events import EventStream
 from pra_agent.control.gate import Limits
 from pra_agent.control.peers import Peer
 from pra_agent.control.protocol import EVENTS_TYPE, JSON_TYPE, error_json
-from pra_agent.control.routes import HoldOptions, OperationOptions, Options, RunOptions
+from pra_agent.control.routes import HoldOptions, OperationOptions, Options, ProofOptions, RunOptions
 from pra_agent.control.wire import dumps, error_line, job_json, run_json, status_json
 from pra_agent.errors import NotFound, PraError, UsageError
 from pra_agent.model.jobs import JobStatus, assess
@@ -98,6 +98,21 @@ class JobHandlers:
     async def events(self, request: web.Request) -> web.StreamResponse:
         return await self._stream(request, request.match_info["run"])
 
+    async def pause(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, self._daemon.pause_run)
+
+    async def resume(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, self._daemon.resume_run)
+
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        return await self._steer(request, self._daemon.stop_run)
+
+    async def escrow_proven(self, request: web.Request) -> web.StreamResponse:
+        chosen = await options(request, ProofOptions, self._limits)
+        await self._call(lambda: self._daemon.escrow_proven(chosen.slot))
+        _audit(request, "control_escrow_proven", slot=chosen.slot)
+        return web.Response(status=204)
+
     async def accept(self, request: web.Request) -> web.StreamResponse:
         job = await self._known(request.match_info["job"])
         await self._call(lambda: self._daemon.accept(job))
@@ -117,6 +132,12 @@ class JobHandlers:
         return web.Response(status=204)
 
     # ------------------------------------------------------------ helpers
+    async def _steer(self, request: web.Request, steer: Callable[[str], None]) -> web.StreamResponse:
+        run_id = request.match_info["run"]
+        await self._call(lambda: steer(run_id))
+        _audit(request, f"control_{request.path.rpartition('/')[2]}", run=run_id)
+        return web.Response(status=204)
+
     def _assess(self) -> list[JobStatus]:
         now = self._clock.now()
         return [assess(fact, self._daemon.journal, now) for fact in self._daemon.jobs()]

@@ -97,7 +97,9 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "description": f"For root and the groups of: {', '.join(sorted(route.roles))}.",
+        "description": f"For root and the groups of: {', '.join(sorted(route.roles))}."
+        if route.roles
+        else "For root only.",
         "parameters": [_parameter(parameter) for parameter in route.parameters],
         "responses": {
             str(route.status): _answer(route),

@@ -70,9 +70,13 @@ class Access:
         """All groups that may do something."""
         return self._groups[Role.RUN] | self._groups[Role.READ]
 
+    def owns(self, peer: Peer) -> bool:
+        """Whether it is root, or the daemon's own user: for what no group can be given."""
+        return peer.uid in (0, os.geteuid())
+
     def roles(self, peer: Peer) -> frozenset[Role]:
         """Tell what this peer may do."""
-        if peer.uid in (0, os.geteuid()):
+        if self.owns(peer):
             return frozenset(Role)
         return frozenset(role for role, gids in self._groups.items() if gids & peer.gids)
 

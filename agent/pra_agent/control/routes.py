@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pra_agent.control.peers import Role
 from pra_agent.control.protocol import BLOBS_TYPE, EVENTS_TYPE, HANDLES_TYPE, JSON_TYPE
 
+_HEX: Final = r"^[0-9a-f]{64}$"
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
@@ -47,6 +48,12 @@ class HoldOptions(Options):
     reason: str = Field("", max_length=500, description="Why, for the journal.")
 
 
+class ProofOptions(Options):
+    """Which escrow slot was proven."""
+
+    slot: str = Field(pattern=_HEX, description="The slot's id.")
+
+
 class RestoreOptions(Options):
     """What a restore session is for."""
 
@@ -67,7 +74,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. `name` is the handler's; `roles` any of which suffices; `stream` answers with ?wait as NDJSON."""
+    """One route. `name` is the handler's; `roles` any of which suffices, none of them means root alone."""
 
     method: Method
     path: str
@@ -86,8 +93,8 @@ class Route:
 _RUN: Final = frozenset((Role.RUN,))
 _READ: Final = frozenset((Role.READ,))
 _ANY: Final = frozenset(Role)
+_ROOT: Final = frozenset[Role]()
 
-_HEX: Final = r"^[0-9a-f]{64}$"
 _JOB: Final = Parameter("job", "Name of a configured job.")
 _WAIT: Final = Parameter("wait", "Stream the run's events until its record.", "query", flag=True)
 _RUN_ID: Final = Parameter("run", "Id of a run.")
@@ -136,6 +143,19 @@ ROUTES: Final[Sequence[Route]] = (
         OperationOptions,
         answer="Started",
         status=202,
+    ),
+    Route("POST", "/v1/runs/{run}/pause", "pause", _RUN, "Let a run stand still.", (_RUN_ID,), status=204),
+    Route("POST", "/v1/runs/{run}/resume", "resume", _RUN, "Let a paused run go on.", (_RUN_ID,), status=204),
+    Route("POST", "/v1/runs/{run}/stop", "stop", _RUN, "Ask a run to stop.", (_RUN_ID,), status=204),
+    Route(
+        "POST",
+        "/v1/escrow/proven",
+        "escrow_proven",
+        _ROOT,
+        "Note that an escrow slot was proven to open the repository.",
+        (),
+        ProofOptions,
+        status=204,
     ),
     Route("POST", "/v1/hold", "hold", _RUN, "Start no scheduled run until the release.", (), HoldOptions, status=204),
     Route("POST", "/v1/release", "release", _RUN, "End the hold.", (), HoldOptions, status=204),

@@ -142,10 +142,10 @@ class ControlServer:
     def _guarded(self, route: Route, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             peer = peer_in(request)
-            if not self._access.roles(peer) & route.roles:
+            if not (self._access.roles(peer) & route.roles if route.roles else self._access.owns(peer)):
                 _log.warning("control_refused", uid=peer.uid, pid=peer.pid, method=route.method, path=route.path)
-                needed = " or ".join(sorted(route.roles))
-                raise Forbidden(f"user {peer.uid} may not do that: it takes root or a group in control.{needed}")
+                needed = f" or a group in control.{' or '.join(sorted(route.roles))}" if route.roles else ""
+                raise Forbidden(f"user {peer.uid} may not do that: it takes root{needed}")
             check_parameters(route, request)
             return await handler(request)
 

@@ -106,6 +106,11 @@ TABLE: Final[Sequence[Metric]] = (
     _job("drill_last_attempt_timestamp_seconds", "When the newest drill started."),
     _job("drill_duration_seconds", "How long the restore took in the newest successful drill: the RTO in fact."),
     _host(
+        "escrow_proven_timestamp_seconds",
+        "When an escrow slot was last proven to open the repository (pra-agent key escrow prove).",
+        stored=True,
+    ),
+    _host(
         "unprotected_resources", "Volumes, keyspaces and indices on this host that no job covers.", "kind", stored=True
     ),
     # ---- the store and this host

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from pra_agent.cli.kit import create_private, read_recipients
-from pra_agent.cli.options import options
+from pra_agent.cli.options import Options, options
 from pra_agent.cli.output import Output
-from pra_agent.cli.reaching import configuration, direct
+from pra_agent.cli.reaching import configuration, daemon, direct
 from pra_agent.clock import SystemClock
 from pra_agent.daemon.composition import opened_backend
-from pra_agent.errors import UsageError
+from pra_agent.errors import PraError, UsageError
 from pra_agent.repository.escrow import (
     AgeUnwrapper,
     AgeWrapper,
@@ -77,13 +77,19 @@ def list_slots(context: typer.Context) -> None:
 
 @app.command()
 def prove(context: typer.Context, slot: Slot = "", identity: Identity = None, kms_endpoint: KmsEndpoint = None) -> None:
-    """Prove that the slot's password can be unwrapped and opens the repository; nothing is shown of it."""
+    """Prove that the slot's password can be unwrapped and opens the repository; nothing is shown of it.
+
+    The daemon, when it runs and root asks, exports when that was (pra_escrow_proven_timestamp_seconds).
+    """
     output = Output.of(options(context))
     with _backend(context) as backend:
         chosen = find_escrow(backend, slot)
         escrow_password(backend, chosen, _unwrapper(identity, kms_endpoint))
-    output.data({"type": "escrow_proven", "id": chosen})
+    told = _tell_daemon(options(context), chosen)
+    output.data({"type": "escrow_proven", "id": chosen, "daemon_told": not told})
     output.line(f"proven: escrow slot {chosen[:10]} opens the repository")
+    if told:
+        output.note(f"the metric of it stays as it was: {told}")
 
 
 @app.command("open")
@@ -103,6 +109,18 @@ def open_slot(
         file.write(password + "\n")
     output.data({"type": "escrow_opened", "id": chosen, "file": str(out)})
     output.line(f"written: the password of escrow slot {chosen[:10]}, to {out}")
+
+
+def _tell_daemon(chosen: Options, slot: str) -> str:
+    """Let the daemon remember the proof; returns why it does not, "" when it does."""
+    if chosen.direct:
+        return "--direct does not ask the daemon"
+    try:
+        with daemon(chosen) as client:
+            client.escrow_proven(slot)
+    except PraError as error:
+        return error.message
+    return ""
 
 
 @contextmanager
