@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from pra_agent.model.nodes import NodeType
+from pra_agent.sources.scratch import Room
 from pra_agent.sources.source import CaptureContext, Entry, Listing, Missed, ReinstateContext, Source
 
 
@@ -28,6 +29,11 @@ class MemoryState:
         return dict(self.now)
 
 
+def room(directory: str | Path, *, quota: int = 1 << 40, min_free: int = 0) -> Room:
+    """Scratch that is as good as without limits."""
+    return Room(Path(directory), quota, lambda _total: min_free)
+
+
 def take(
     source: Source,
     target: Path,
@@ -40,7 +46,12 @@ def take(
     """Capture everything below `target`, whole streams included; what was missed is returned."""
     missed: list[Missed] = []
     context = CaptureContext(
-        run=run, job="job", node="node", state=state or MemoryState(), scratch=scratch, stop=stop or Event()
+        run=run,
+        job="job",
+        node="node",
+        state=state or MemoryState(),
+        scratch=room(scratch) if scratch else None,
+        stop=stop or Event(),
     )
     with source.capture(context) as capture:
         for entry in capture.entries():

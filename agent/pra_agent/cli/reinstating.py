@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import cast
 
 from pra_agent.cli.asking import ask_secret
@@ -20,6 +19,7 @@ from pra_agent.errors import Interrupted, UsageError
 from pra_agent.model.runs import RunRecord
 from pra_agent.model.snapshots import Snapshot, SnapshotReader
 from pra_agent.operations.reinstate import ReinstateRequest, reinstate
+from pra_agent.sources.scratch import Room
 
 
 def choices(texts: Sequence[str]) -> dict[str, str]:
@@ -64,14 +64,16 @@ def put_back(  # noqa: PLR0913 - what a restore in place consists of
     output = Output.of(options)
     state = private_state()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = config.limits.scratch.path or state / "scratch"
+    scratch = Room(
+        config.limits.scratch.path or state / "scratch", config.limits.scratch.quota, config.limits.free_bytes
+    )
     with closing(Journal(state / "journal.sqlite")) as journal:
         request = ReinstateRequest(
             run=f"r{secrets.token_hex(4)}",
             snapshot=snapshot,
             source=build_source(job, Resolver(ask=ask_secret)),
             state=journal.state_before(job.name),
-            scratch=Path(scratch),
+            scratch=scratch,
             force=force,
             dry_run=dry_run,
             options=chosen,

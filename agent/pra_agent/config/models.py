@@ -40,6 +40,8 @@ SourceSettings = Annotated[
     Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 
+#: A share of a large disk would be far more than the agent could ever need.
+_LARGEST_SHARE = 10 * 1024**3
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _DEFAULT_KEEP = Keep(hourly=48, daily=30, weekly=8, min_count=3)
 
@@ -136,10 +138,10 @@ class StateSettings(Model):
 
 
 class ScratchSettings(Model):
-    """Room for drills and for sources that need a copy; `path` None: `scratch` below the state directory."""
+    """Room for restores in place and for sources that need a copy; `path` None: `scratch` below the state directory."""
 
     path: Path | None = None
-    quota: Size = 20 * 1024**3
+    quota: Size = Field(default=20 * 1024**3, description="What needs more room than this there fails.")
 
 
 def _room(value: object) -> object:
@@ -162,7 +164,9 @@ class LimitsSettings(Model):
     )
     scratch: ScratchSettings = ScratchSettings()
     min_free: Annotated[str, BeforeValidator(_room)] = Field(
-        default="5%", description="What the state's disk should have free, a share or a size; doctor fails below it."
+        default="5%",
+        description="What the disks of state and scratch are to have free: a size, or a share (10GiB at most). Backups "
+        "do not begin below it, and nothing is written to scratch that would leave less.",
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="Worker processes of a backup; the number of processors, four at most, when left out."
@@ -174,9 +178,9 @@ class LimitsSettings(Model):
     )
 
     def free_bytes(self, total: int) -> int:
-        """How many bytes of a disk of `total` bytes are to stay free."""
+        """How many bytes of a disk of `total` bytes are to stay free; a share is never more than 10 GiB."""
         text = self.min_free.strip()
-        return int(total * float(text[:-1]) / 100) if text.endswith("%") else parse_size(text)
+        return min(int(total * float(text[:-1]) / 100), _LARGEST_SHARE) if text.endswith("%") else parse_size(text)
 
 
 class ForgetSettings(Model):

@@ -1,7 +1,7 @@
 """What a run does in its child process, for each operation; the operations themselves know no configuration."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from pra_agent.operations.backup import BackupRequest
 from pra_agent.operations.backup import backup as run_backup
 from pra_agent.operations.hooks import around
 from pra_agent.repository.repository import Repository
+from pra_agent.sources.scratch import Room, demand_free, used_below
 from pra_agent.storage.backend import Kind
 from pra_agent.storage.metered import Meter
 
@@ -27,6 +28,7 @@ def backup(work: Work) -> RunRecord:
     """Back a job up."""
     config = config_of(work)
     job = _job(config, work.request.job)
+    demand_free(config.state.dir, config.limits.free_bytes)
     hooks = around(job.hooks, job=job.name, run=work.run.id, report=work.report)
     with hooks, repository_of(work) as (repository, meter):
         usual = work.journal.usual_bytes(job.name)
@@ -41,7 +43,7 @@ def backup(work: Work) -> RunRecord:
             usual_bytes=usual or None,
             tags=(*job.tags, *identity.machine_tags(repository.host)),
             excludes=tuple(getattr(job.source, "exclude", ())),
-            scratch=_scratch(config),
+            scratch=scratch_of(config),
             never=never_captured(config),
             limits=Limits(workers=config.limits.workers) if config.limits.workers else Limits(),
         )
@@ -80,9 +82,9 @@ def survey(work: Work) -> RunRecord:
                 _seed(work, own, off_host=repository.backend.off_host)
         sizes = [info.size for kind in Kind for info in repository.backend.list(kind)]
         work.gauge("repository_size_bytes", sum(sizes))
-        work.gauge("scratch_bytes", _size_below(config.scratch_dir))
+        work.gauge("scratch_bytes", used_below(config.scratch_dir))
         if repository.state is not None:
-            work.gauge("cache_bytes", _size_below(repository.state / "cache"))
+            work.gauge("cache_bytes", used_below(repository.state / "cache"))
         locks = [lock.time.timestamp() for lock in repository.locks.read_all()]
         work.gauge("repository_oldest_lock_timestamp_seconds", min(locks, default=None))
         skew = _skew(repository, work.clock.now())
@@ -149,12 +151,9 @@ def _job(config: Config, name: str) -> Job:
     return job
 
 
-def _scratch(config: Config) -> str:
-    """Where a source may put what it needs for a while; "" when it cannot be made, which only some sources mind."""
-    with suppress(OSError):
-        config.scratch_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return str(config.scratch_dir)
-    return ""
+def scratch_of(config: Config) -> Room:
+    """Where a source may put what it needs for a while, and how much."""
+    return Room(config.scratch_dir, config.limits.scratch.quota, config.limits.free_bytes)
 
 
 def _seed(work: Work, snapshots: list[Snapshot], *, off_host: bool) -> None:
@@ -187,14 +186,6 @@ def _seed(work: Work, snapshots: list[Snapshot], *, off_host: bool) -> None:
 def _number(summary: Mapping[str, object], name: str) -> int:
     value = summary.get(name)
     return value if isinstance(value, int) else 0
-
-
-def _size_below(directory: Path) -> int:
-    total = 0
-    for path in directory.rglob("*"):
-        with suppress(OSError):
-            total += path.lstat().st_size
-    return total
 
 
 def _skew(repository: Repository, now: datetime) -> float | None:

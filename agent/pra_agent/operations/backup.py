@@ -24,6 +24,7 @@ from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.model.snapshots import AGENT_TAG, PARTIAL_TAG, SUSPECT_TAG, Snapshot
 from pra_agent.model.times import format_ns
 from pra_agent.repository.repository import Repository, WriterStats
+from pra_agent.sources.scratch import Room
 from pra_agent.sources.source import Capture, CaptureContext, Source, StateBefore, Telling
 from pra_agent.storage.backend import Kind
 
@@ -47,7 +48,7 @@ class BackupRequest:
     usual_bytes: int | None = None
     tags: Sequence[str] = ()
     excludes: Sequence[str] = ()
-    scratch: str = ""
+    scratch: Room | None = None
     never: Sequence[bytes] = ()
     limits: Limits = field(default_factory=Limits)
 

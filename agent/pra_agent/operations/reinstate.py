@@ -1,7 +1,7 @@
 """Reinstate: a database, volume or cluster, restored to scratch and put back into service by its source."""
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
@@ -13,6 +13,7 @@ from pra_agent.model.runs import RunRecord
 from pra_agent.model.snapshots import Snapshot, SnapshotReader
 from pra_agent.operations.restore import RestoreRun, raise_for, restore
 from pra_agent.restorer import RestoreRequest, plan
+from pra_agent.sources.scratch import Room
 from pra_agent.sources.source import ReinstateContext, Source, StateBefore
 
 
@@ -28,7 +29,7 @@ class ReinstateRequest:
     snapshot: Snapshot
     source: Source
     state: StateBefore
-    scratch: Path
+    scratch: Room
     force: bool = False
     dry_run: bool = False
     options: Mapping[str, str] = field(default_factory=lambda: dict[str, str]())
@@ -44,20 +45,15 @@ def reinstate(
 ) -> RunRecord:
     """Restore to scratch, then let the source put it into service; `detail["done"]` are its lines.
 
-    Raises what the restore and the source raise; then the source has put back what was there before.
+    Raises what the restore and the source raise; then the source has put back what was there before. `StorageFull`
+    when scratch has no room for it, before anything is restored.
     """
     clock, stop = clock or SystemClock(), stop or Event()
     request.source.undo(request.state)
-    place = request.scratch / f"reinstate-{request.run}"
     start = clock.monotonic()
-    try:
-        place.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise RestoreError(
-            f"{place}: cannot be made: {error.strerror}", advice="Give another place with limits.scratch.path."
-        ) from error
-    try:
+    with _place(request) as place:
         planned = plan(reader, request.snapshot, RestoreRequest(target=place))
+        request.scratch.claim(sum(planned.room.values()))
         run = RestoreRun(request.run, request.snapshot)
         record = restore(run, planned, reader, clock=clock, report=report, stop=stop)
         raise_for(record)
@@ -74,7 +70,18 @@ def reinstate(
             stop=stop,
         )
         done = list(request.source.reinstate(context))
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     stages = {"restore": restored - start, "reinstate": clock.monotonic() - restored}
     return replace(record, finished=clock.now(), stages=stages, detail={**record.detail, "done": done})
+
+
+@contextmanager
+def _place(request: ReinstateRequest) -> Generator[Path]:
+    with ExitStack() as held:
+        try:
+            place = held.enter_context(request.scratch.held(f"reinstate-{request.run}.restored", directory=True))
+        except OSError as error:
+            raise RestoreError(
+                f"{request.scratch.directory}: cannot be used: {error.strerror}",
+                advice="Give another place with limits.scratch.path.",
+            ) from error
+        yield place

@@ -19,6 +19,7 @@ from pra_agent.model.references import SecretRef
 from pra_agent.sources import web
 from pra_agent.sources.attributes import Names
 from pra_agent.sources.exchange import Exchange, Service, swap, undo
+from pra_agent.sources.scratch import Room
 from pra_agent.sources.service import Probe, service_for
 from pra_agent.sources.source import Capture, CaptureContext, Entry, Listing, Missed, ReinstateContext, StateBefore
 from pra_agent.sources.sqlite import copied
@@ -57,10 +58,10 @@ class GrafanaSource:
 
     @contextmanager
     def capture(self, context: CaptureContext) -> Generator[Capture, None, None]:
-        if not context.scratch:
+        if context.scratch is None:
             raise SourceError("grafana needs a scratch directory", advice="Set limits.scratch in the configuration.")
         with ExitStack() as stack:
-            capture = _GrafanaCapture(self._settings, context, self._clock.now(), stack)
+            capture = _GrafanaCapture(self._settings, context, context.scratch, self._clock.now(), stack)
             yield capture
 
     def undo(self, state: StateBefore) -> None:
@@ -103,6 +104,7 @@ class _GrafanaCapture:
 
     settings: GrafanaSettings
     context: CaptureContext
+    scratch: Room
     data_instant: datetime
     stack: ExitStack
     copied: bool = False
@@ -129,7 +131,7 @@ class _GrafanaCapture:
 
     def _opened(self, path: Path) -> AbstractContextManager[BinaryIO]:
         self.copied = True
-        return copied(path, Path(self.context.scratch) / f"{self.context.job}-{self.context.run}.copy")
+        return copied(path, self.scratch, f"{self.context.job}-{self.context.run}")
 
     def _start(self, path: Path) -> Start:
         directory, name = (path, b".") if path.is_dir() else (path.parent, os.fsencode(path.name))

@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from pra_agent.model.events import Reporter, ignore
 from pra_agent.model.nodes import Node
+from pra_agent.sources.scratch import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +169,17 @@ class StateBefore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CaptureContext:
-    """What a run gives a source. `run` is the run's id; `stop` is set when the run is to end early."""
+    """What a run gives a source. `run` is the run's id; `stop` is set when the run is to end early.
+
+    `scratch` is room for what must be copied before it is read; None: there is none.
+    """
 
     run: str
     job: str
     node: str
     state: StateBefore
     report: Reporter = ignore
-    scratch: str = ""
+    scratch: Room | None = None
     stop: Event = field(default_factory=Event)
     #: Paths that are never captured: the local repository, the state directory, scratch.
     never: Sequence[bytes] = ()

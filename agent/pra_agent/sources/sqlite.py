@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pra_agent.errors import SourceError
+from pra_agent.sources.scratch import Room
 
 MAGIC = b"SQLite format 3\x00"
 _PAGES = 4096
@@ -15,24 +16,36 @@ _BUSY_SECONDS = 60
 
 
 @contextmanager
-def copied(path: Path, copy: Path) -> Generator[BinaryIO]:
-    """Copy a database to `copy`, check the copy, and open that; it is gone on leaving. Raises `SourceError`."""
+def copied(path: Path, scratch: Room, name: str) -> Generator[BinaryIO]:
+    """Copy a database into scratch, check the copy, and open that; it is gone on leaving.
+
+    Raises `SourceError`, and `StorageFull` when scratch has no room for it.
+    """
     try:
-        _copy(path, copy)
-        with copy.open("rb") as file:
-            yield file
-    finally:
-        for leftover in (copy, Path(f"{copy}-wal"), Path(f"{copy}-shm"), Path(f"{copy}-journal")):
-            leftover.unlink(missing_ok=True)
+        scratch.claim(_size(path))
+        with scratch.held(f"{name}.copy") as copy:
+            _copy(path, copy, scratch)
+            with copy.open("rb") as file:
+                yield file
+    except OSError as error:
+        raise SourceError(f"sqlite {path}: cannot be copied to {scratch.directory}: {error.strerror}") from error
 
 
-def _copy(path: Path, copy: Path) -> None:
+def _size(path: Path) -> int:
+    """How large a copy may become: what is committed may still be in the write-ahead log."""
+    return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
+
+
+def _copy(path: Path, copy: Path, scratch: Room) -> None:
+    def look(_status: int, _remaining: int, _total: int) -> None:
+        scratch.claim(0)
+
     try:
         with (
             closing(sqlite3.connect(_uri(path), uri=True, timeout=_BUSY_SECONDS)) as source,
             closing(sqlite3.connect(copy)) as target,
         ):
-            source.backup(target, pages=_PAGES)
+            source.backup(target, pages=_PAGES, progress=look)
             found = target.execute("PRAGMA quick_check(1)").fetchone()
             target.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:

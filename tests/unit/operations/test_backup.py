@@ -21,7 +21,7 @@ from pra_agent.repository.repository import Repository
 from pra_agent.sources.files import FilesSettings
 from pra_agent.sources.source import CaptureContext, Entry, Missed
 from pra_agent.storage.backend import Handle, Kind
-from tests.support.captures import MemoryState
+from tests.support.captures import MemoryState, room
 from tests.support.clock import FakeClock
 from tests.support.memory import MemoryBackend
 from tests.support.repositories import make_repository, noise, reopen
@@ -111,10 +111,11 @@ def test_a_success():
 def test_the_context_of_the_source():
     source = Scripted()
     state, stop = MemoryState(), Event()
-    run(make_repository(), source, state=state, stop=stop, never=(b"/state",), scratch="/scratch")
+    scratch = room("/scratch")
+    run(make_repository(), source, state=state, stop=stop, never=(b"/state",), scratch=scratch)
     context = source.context
     assert context
-    assert (context.run, context.job, context.node, context.scratch) == ("r1", "app", "web-1", "/scratch")
+    assert (context.run, context.job, context.node, context.scratch) == ("r1", "app", "web-1", scratch)
     assert context.state is state
     assert context.stop is stop
     assert context.never == (b"/state",)

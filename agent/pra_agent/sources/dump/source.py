@@ -103,12 +103,13 @@ class DumpSource:
         return [sqlite.Database(path) for path in self._settings.paths]
 
     def _sqlite_openers(self, context: CaptureContext) -> Mapping[str, "_Open"]:
-        if not context.scratch:
+        scratch = context.scratch
+        if scratch is None:
             raise SourceError("sqlite needs a scratch directory", advice="Set limits.scratch in the configuration.")
 
         def opener(number: int, database: sqlite.Database) -> AbstractContextManager[BinaryIO]:
             copy = f"{context.job}-{context.run}-{number}"
-            return demanding(lambda: database.opened(context.scratch, copy), database.demand)
+            return demanding(lambda: database.opened(scratch, copy), database.demand)
 
         return {one.name: partial(opener, number, one) for number, one in enumerate(self._databases())}
 

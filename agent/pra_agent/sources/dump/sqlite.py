@@ -9,6 +9,7 @@ from typing import BinaryIO
 from pra_agent.errors import RefusedError, SourceError
 from pra_agent.sources.dump.preset import file_name
 from pra_agent.sources.dump.stream import Demand
+from pra_agent.sources.scratch import Room
 from pra_agent.sources.source import ReinstateContext
 from pra_agent.sources.sqlite import MAGIC, backup, copied
 
@@ -31,9 +32,9 @@ class Database:
         """What its copy must look like."""
         return Demand(f"sqlite {self.path}", head=MAGIC, min_bytes=512)
 
-    def opened(self, scratch: str, name: str) -> AbstractContextManager[BinaryIO]:
+    def opened(self, scratch: Room, name: str) -> AbstractContextManager[BinaryIO]:
         """Copy it into scratch, check the copy, and open that; it is gone on leaving."""
-        return copied(self.path, Path(scratch) / f"{name}.copy")
+        return copied(self.path, scratch, name)
 
 
 def reinstate(databases: Sequence[Database], directory: str, context: ReinstateContext) -> Sequence[str]:
