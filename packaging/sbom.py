@@ -14,6 +14,8 @@ from pathlib import Path
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s\\;]+)")
 _HASH = re.compile(r"--hash=sha256:(?P<digest>[0-9a-f]{64})")
+#: Projects that tell their licence by a file alone.
+_BY_FILE = {"The MIT License (MIT)": "MIT", "MIT License": "MIT"}
 
 
 def normal(name: str) -> str:
@@ -30,6 +32,9 @@ def licences(site: Path) -> dict[str, str]:
         classified = [
             value.rsplit("::", 1)[-1].strip() for value in headers.get_all("Classifier") or () if "License ::" in value
         ]
+        if not told and not classified:
+            texts = [path.read_text(encoding="utf-8") for path in sorted(metadata.parent.glob("licenses/LICENSE*"))]
+            told = next((_BY_FILE[line] for text in texts for line in text.splitlines()[:1] if line in _BY_FILE), "")
         short = told.strip().splitlines()[:1]
         found[normal(str(headers["Name"]))] = short[0] if short and len(short[0]) < 80 else " OR ".join(classified)
     return found

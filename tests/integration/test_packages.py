@@ -1,6 +1,7 @@
 """Packages: built alike, of what the lock names, signed; installed, upgraded, downgraded and removed on real hosts."""
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,10 +12,9 @@ import pytest
 
 from pra_agent import __version__
 from tests.support import hosts, packages
-from tests.support.docker_engine import Dockerd, dockerd
+from tests.support.docker_engine import Dockerd
 from tests.support.hosts import Host
 
-__all__ = ["dockerd"]
 pytestmark = [pytest.mark.docker, pytest.mark.systemd, pytest.mark.slow, pytest.mark.xdist_group("docker")]
 BEFORE = "0.0.9"
 PASSWORD = "/etc/pra-agent/repository-password"
@@ -44,12 +44,13 @@ def install(host: Host, directory: str, target: str = "debian12", *options: str)
 
 @pytest.mark.timeout(600)
 def test_two_builds_are_equal(built, tmp_path):
-    with packages.copied() as sources:
-        # Nothing but the downloaded wheels is shared.
-        (tmp_path / "cache").mkdir()
-        for wheels in (built.parent).glob("wheels-*"):
-            (tmp_path / "cache" / wheels.name).symlink_to(wheels)
-        packages.build(sources, tmp_path / "out", "debian12", cache=tmp_path / "cache")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    # Nothing but the downloaded wheels is shared.
+    for wheels in built.parent.glob("wheels-*"):
+        (cache / wheels.name).symlink_to(wheels)
+    shutil.copytree(built / "sources", tmp_path / "elsewhere")
+    packages.build(tmp_path / "elsewhere", tmp_path / "out", "debian12", cache=cache)
     one, two = (digests(directory) for directory in (built, tmp_path / "out"))
     assert len(two) == 4
     assert two.items() <= one.items()

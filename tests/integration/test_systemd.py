@@ -1,15 +1,18 @@
 """The hardened unit on a real systemd: it reads everything, writes nothing, is watched, starts by its socket."""
 
+import json
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.support import hosts, packages
-from tests.support.docker_engine import Dockerd, dockerd
+from tests.support.cassandra import LIB, Node, require_cassandra
+from tests.support.docker_engine import Dockerd
 from tests.support.hosts import Host
 
-__all__ = ["dockerd"]
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.systemd,
@@ -38,7 +41,11 @@ def host(dockerd: Dockerd) -> Iterator[Host]:
     """A host where the agent is installed, configured and running."""
     packages.can_build()
     built = packages.packages("debian12", "debian13")
-    with hosts.running(dockerd, "host12", f"{built}:/packages:ro") as started:
+    # Java and Cassandra's jars are this machine's.
+    shared = [
+        f"{path}:{path}:ro" for path in ("/usr/lib/jvm", "/etc/java-17-openjdk", LIB.parent) if Path(path).exists()
+    ]
+    with hosts.running(dockerd, "host12", f"{built}:/packages:ro", *shared) as started:
         started.sh("dpkg -i /packages/*~debian12_*.deb")
         started.put("/etc/pra-agent/config.yaml", CONFIG)
         started.put(f"{DROP_INS}/repository.conf", "[Service]\nReadWritePaths=/srv/backup\n")
@@ -195,3 +202,44 @@ def test_a_docker_volume_takes_the_drop_in(host, dockerd):
     finally:
         host.sh(f"systemctl stop docker.service docker.socket; rm {DROP_INS}/docker.conf; systemctl daemon-reload")
         host.run("systemctl", "restart", UNIT)
+
+
+_ROWS = """
+from cassandra.cluster import Cluster
+from cassandra.io.libevreactor import LibevConnection
+cluster = Cluster(["127.0.0.1"], connection_class=LibevConnection, connect_timeout=30)
+session = cluster.connect()
+session.execute("CREATE KEYSPACE shop WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
+session.execute("CREATE TABLE shop.orders (id int PRIMARY KEY, what text)")
+for number in range(100):
+    session.execute("INSERT INTO shop.orders (id, what) VALUES (%s, %s)", (number, "x" * 100))
+cluster.shutdown()
+"""
+
+
+def test_cassandra_through_nodetool_takes_the_drop_in(host, tmp_path):
+    require_cassandra()
+    node = Node(home=tmp_path, base="/srv/cassandra", address="127.0.0.1", native=9042, storage=7000, jmx=7199)
+    host.sh("mkdir -p /srv/cassandra/conf")
+    for file in (tmp_path / "conf").iterdir():
+        host.put(f"/srv/cassandra/conf/{file.name}", file.read_text())
+    # As root, in its own directory of mode 0700: the agent reads it by its capability.
+    host.sh(f"chmod 700 /srv/cassandra; systemd-run --quiet --unit cassandra {shlex.join(node.server())}")
+    try:
+        ready = ("sh", "-c", "ss -Hltn sport = 9042 | grep -q .")
+        host.until(lambda: host.done(*ready).returncode == 0, "Cassandra", "cassandra", 240)
+        host.run("/opt/pra-agent/bin/python3", "-I", "-", text=_ROWS)
+        job = json.dumps({"source": node.settings(keyspaces=["shop"])})
+        host.put("/etc/pra-agent/conf.d/cassandra.yaml", f"jobs: {{cassandra: {job}}}\n")
+        host.run("systemctl", "restart", UNIT)
+        refused = host.done("pra-agent", "backup", "cassandra")
+        assert refused.returncode == 1
+        host.sh(f"cp /usr/share/doc/pra-agent/drop-ins/nodetool.conf {DROP_INS}/; systemctl daemon-reload")
+        host.run("systemctl", "restart", UNIT)
+        host.run("pra-agent", "backup", "cassandra")
+        assert int(host.sh("pra-agent ls cassandra | grep -c 'orders.*-Data.db'")) >= 1
+        assert host.sh("find /srv/cassandra -path '*/snapshots/*' -name '*.db'") == ""
+        assert exposure(host) <= EXPOSURE
+    finally:
+        host.sh(f"rm -f /etc/pra-agent/conf.d/cassandra.yaml {DROP_INS}/nodetool.conf; systemctl daemon-reload")
+        host.sh(f"systemctl kill -s KILL cassandra || true; systemctl restart {UNIT}")

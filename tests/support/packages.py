@@ -57,7 +57,10 @@ def copied() -> Iterator[Path]:
 
 
 def packages(*targets: str, version: str = "") -> Path:
-    """The directory with the packages of these targets; they are built when their sources have changed."""
+    """The directory with the packages of these targets; they are built when their sources have changed.
+
+    What they were built from is in `sources` below it.
+    """
     kept = TESTBED / "packages"
     kept.mkdir(parents=True, exist_ok=True)
     with copied() as sources, (kept / "lock").open("w") as lock:
@@ -65,6 +68,8 @@ def packages(*targets: str, version: str = "") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (out / "SHA256SUMS").exists():
             shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            shutil.copytree(sources, out / "sources")
             build(sources, out, *targets, cache=kept, version=version)
             _forget_old(kept)
         os.utime(out)
