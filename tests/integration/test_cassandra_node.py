@@ -124,22 +124,23 @@ def test_a_crash_is_undone_and_orphans_are_cleared(node: Node, tmp_path: Path):
 
 def test_live_data_is_replaced_by_force_only_and_kept(node: Node, saved: Path):
     source = build(node)
-    before = rows(node)
+    before = {table: rows(node, table=table) for table in ("Table2", "other", "seen")}
     with node.session() as session:
         session.execute('DELETE FROM "MixedCase"."Table2" WHERE id IN (1, 2, 3)')
         session.execute('INSERT INTO "MixedCase"."Table2" (id, gone) VALUES (1000, 1)')
-    options = {"keyspace": "MixedCase", "table": "Table2"}
+        session.execute('DELETE FROM "MixedCase".other WHERE a = %s', ("p1",))
+    options = {"keyspace": "MixedCase"}
     with pytest.raises(RefusedError, match=r"MixedCase\.Table2"):
         put_back(source, saved, options=options)
     assert any(
         "would replace MixedCase.Table2" in line
         for line in put_back(source, saved, options=options, force=True, dry_run=True)
     )
-    assert rows(node) != before
+    assert rows(node) != before["Table2"]
     state = MemoryState()
     done = put_back(source, saved, options=options, force=True, state=state)
     assert "MixedCase.Table2: 200 rows at LOCAL_QUORUM" in done
-    assert rows(node) == before
+    assert {table: rows(node, table=table) for table in before} == before
     assert not state.pending()
     assert "pra-before-restore1" in snapshots(node)
     assert not [path for data in node.data for path in data.iterdir() if path.name.startswith("pra-")]
@@ -160,8 +161,10 @@ def test_a_dropped_keyspace_comes_back_with_its_ids(node: Node, saved: Path):
 
 def test_other_names(node: Node, saved: Path):
     source = build(node)
-    put_back(source, saved, options={"keyspace": "MixedCase", "table": "other", "as_table": "Again"})
-    assert rows(node, table="Again") == rows(node, table="other")
+    put_back(source, saved, options={"keyspace": "MixedCase", "table": "Table2", "as_table": "Again"})
+    assert rows(node, table="Again") == rows(node)
+    with node.session() as session:
+        assert len(list(session.execute('SELECT id FROM "MixedCase"."Again" WHERE gone = 3'))) == 29
     put_back(source, saved, options={"keyspace": "MixedCase", "as_keyspace": "Copy"})
     for table in ("Table2", "other", "seen"):
         assert rows(node, "Copy", table) == rows(node, table=table)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pra_agent.clock import SystemClock
+from pra_agent.errors import SourceError
 from pra_agent.model.runs import Outcome, RunRecord
 from pra_agent.operations.backup import BackupRequest, backup
 from pra_agent.operations.restore import RestoreRun, choose_snapshot, raise_for, restore
@@ -152,6 +153,8 @@ def test_the_whole_ring_comes_back_offline(agents: list[Agent], truth: tuple[int
     with nodes[1].session() as session:
         session.execute("DELETE FROM shop.orders WHERE p = 7")
         session.execute("DROP TABLE shop.small")
+    with pytest.raises(SourceError, match="Cassandra is running"):
+        bring_back(nodes[0], agents[0].restored, force=True, plan="a")
     stop_all(nodes)
     for agent in agents:
         done = bring_back(agent.node, agent.restored, force=True, plan="a")

@@ -68,18 +68,29 @@ class Exchange:
         command.run(["cp", *options, "--", str(self.restored), str(self.new)], timeout=_COPY_SECONDS)
 
 
-def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateContext, *, keep: bool = False) -> None:
+def swap(
+    exchanges: Sequence[Exchange],
+    service: Service,
+    context: ReinstateContext,
+    *,
+    keep: bool = False,
+    late: Callable[[], Sequence[Exchange]] = tuple,
+) -> None:
     """Do all exchanges while the service stands still; what was there comes back when it is not well afterwards.
 
-    `keep` leaves what was there beside, also when all is well.
+    `keep` leaves what was there beside, also when all is well. `late` names more to be taken away, which can only be
+    known when the service stands still.
     """
     for exchange in exchanges:
         exchange.copy_beside()
-    places = [[str(one.live), str(one.before), str(one.new)] for one in exchanges]
-    context.state.remember(KEY, {"places": places, "service": dict(service.facts())})
+    every = list(exchanges)
+    _remember(every, service, context)
     try:
         service.stop()
-        for exchange in exchanges:
+        if more := late():
+            every += more
+            _remember(every, service, context)
+        for exchange in every:
             if exchange.live.exists():
                 exchange.live.rename(exchange.before)
             if exchange.restored is not None:
@@ -88,14 +99,19 @@ def swap(exchanges: Sequence[Exchange], service: Service, context: ReinstateCont
         service.wait_well()
     except BaseException:
         service.stop()
-        _roll_back([(one.live, one.before, one.new) for one in exchanges])
+        _roll_back([(one.live, one.before, one.new) for one in every])
         service.start()
         context.state.forget(KEY)
         context.report(Notice("what was there before is back in service", "warning"))
         raise
     context.state.forget(KEY)
-    for exchange in exchanges if not keep else ():
+    for exchange in every if not keep else ():
         discard(exchange.before)
+
+
+def _remember(exchanges: Sequence[Exchange], service: Service, context: ReinstateContext) -> None:
+    places = [[str(one.live), str(one.before), str(one.new)] for one in exchanges]
+    context.state.remember(KEY, {"places": places, "service": dict(service.facts())})
 
 
 def undo(state: StateBefore, service: Callable[[Mapping[str, object]], Service]) -> None:

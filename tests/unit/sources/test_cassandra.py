@@ -14,7 +14,7 @@ from pra_agent.sources.cassandra.places import find_places
 from pra_agent.sources.cassandra.restored import read_choice, read_restored
 from pra_agent.sources.cassandra.system import SYSTEM, keeps, online
 from pra_agent.sources.cassandra.walk import Found, SnapshotWalk, snapshot_bytes
-from pra_agent.sources.cassandra.yaml import write_tokens
+from pra_agent.sources.cassandra.yaml import put_tokens_back, write_tokens
 from pra_agent.sources.source import Entry, Missed
 
 TABLE = """CREATE TABLE "Mixed"."T" (
@@ -79,6 +79,13 @@ def test_a_keyspace_gets_another_name():
 )
 def test_if_not_exists(text: str, expected: str):
     assert cql.written(cql.if_not_exists(cql.tokens(text))) == expected
+
+
+def test_indexes_of_a_copy_have_names_of_their_own():
+    names = cql.Renaming("k", "k", "t", "u")
+    for custom in ("", "CUSTOM "):
+        (pieces,) = cql.statements(f'CREATE {custom}INDEX "By V" ON k.t (v)')
+        assert cql.written(cql.renamed(pieces, names)) == f'CREATE {custom}INDEX "By V_u" ON "k"."u" (v)'
 
 
 def test_the_table_of_an_index():
@@ -252,6 +259,8 @@ def test_tokens_are_written_and_the_rest_is_left(tmp_path: Path):
     assert path.read_text() == "# a comment\ncluster_name: x\ninitial_token: '-5,7'\nnum_tokens: 2\nhints: y\n"
     assert "num_tokens: 16" in (tmp_path / "cassandra.yaml.pra-before-r").read_text()
     assert "2 tokens" in line
+    put_tokens_back(path, "r")
+    assert "num_tokens: 16" in path.read_text()
     path.write_text("a: b")
     write_tokens(path, ["1"], "s")
     assert path.read_text() == "a: b\ninitial_token: '1'\nnum_tokens: 1\n"

@@ -110,6 +110,11 @@ def renamed(pieces: Sequence[Token], names: Renaming) -> list[Token]:
             place = next((at for at in solid if at > after), None)
             if place is not None and names.table and result[place].name == names.table:
                 result[place] = Token("name", quoted(names.as_table))
+    words = [result[at].text.lower() for at in solid[:4]]
+    if "index" in words[1:3] and names.table:
+        # Names of indexes are a keyspace's own, so the copy's get the copy's name behind them.
+        place = solid[words.index("index") + 1]
+        result[place] = Token("name", quoted(f"{result[place].name}_{names.as_table}"))
     if len(solid) > 2 and result[solid[1]].text.lower() == "keyspace":
         result[solid[2]] = Token("name", quoted(names.as_keyspace))
     if len(solid) > 2 and result[solid[1]].text.lower() in {"table", "materialized"}:

@@ -7,6 +7,7 @@ keyspaces are exchanged, and what was there is kept beside as `*.pra-before-<run
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -19,7 +20,7 @@ from pra_agent.sources.cassandra.places import Places, find_places
 from pra_agent.sources.cassandra.restored import Choice, Restored
 from pra_agent.sources.cassandra.session import connect
 from pra_agent.sources.cassandra.settings import CassandraSettings
-from pra_agent.sources.cassandra.yaml import write_tokens
+from pra_agent.sources.cassandra.yaml import put_tokens_back, write_tokens
 from pra_agent.sources.exchange import Exchange, Service, swap, undo
 from pra_agent.sources.service import Probe, service_for
 from pra_agent.sources.source import ReinstateContext, StateBefore
@@ -41,11 +42,11 @@ def plan_a(
             f"the snapshot is of {len(restored.host_data)} data directories, the job has {len(places.data)}",
             advice="Name as many in data_dirs, in the same order; or use plan=b.",
         )
-    exchanges = [*_data(places, restored, context.run), *_cleared(places, context)]
-    full = [str(one.live) for one in exchanges if one.live.exists()]
-    if full and not context.force:
+    exchanges = _data(places, restored, context.run)
+    live = [place for place in places.data if _directories(place.host)]
+    if live and not context.force:
         raise RefusedError(
-            f"{places.data[0].host}: there is data in it",
+            f"{live[0].host}: there is data in it",
             advice="--force renames it to *.pra-before-* and puts the snapshot there.",
         )
     if choice.of("tokens") == "write" and settings.config is None:
@@ -53,12 +54,18 @@ def plan_a(
     if context.dry_run:
         return [f"would {'replace' if one.live.exists() else 'make'} {one.live}" for one in exchanges]
     service = _service(settings, resolve, context.stop)
-    lines: list[str] = []
-    if choice.of("tokens") == "write" and settings.config is not None:
+    if not service.facts():
+        # Nobody stops it for us: refuse before anything is copied.
         service.stop()
-        lines.append(write_tokens(settings.config, restored.identity.tokens, context.run))
-    swap(exchanges, service, context, keep=True)
-    return [*lines, *_told(settings, restored, choice, exchanges, service)]
+    lines: list[str] = []
+    with ExitStack() as undoing:
+        if choice.of("tokens") == "write" and settings.config is not None:
+            lines.append(write_tokens(settings.config, restored.identity.tokens, context.run))
+            undoing.callback(put_tokens_back, settings.config, context.run)
+        taken = {one.live for one in exchanges}
+        swap(exchanges, service, context, keep=True, late=lambda: _taken_away(places, taken, context.run))
+        undoing.pop_all()
+    return [*lines, *_told(settings, restored, choice, places, service)]
 
 
 def undo_plan_a(settings: CassandraSettings, resolve: Resolve, state: StateBefore) -> None:
@@ -90,16 +97,11 @@ class _Owned(Exchange):
 
 def _data(places: Places, restored: Restored, run: str) -> list[Exchange]:
     """One exchange for each keyspace's directory: a data directory itself may be a mount, which cannot be renamed."""
-    found: list[Exchange] = []
-    for number, place in enumerate(places.data):
-        there = restored.data[number] if number < len(restored.host_data) else None
-        names = _directories(place.host)
-        if there is not None:
-            names |= _directories(there)
-        for name in sorted(names):
-            source = None if there is None or not (there / name).is_dir() else there / name
-            found.append(_Owned(place.host / name, source, run, place.host))
-    return found
+    return [
+        _Owned(place.host / name, there / name, run, place.host)
+        for place, there in zip(places.data, restored.data, strict=False)
+        for name in sorted(_directories(there))
+    ]
 
 
 def _directories(path: Path) -> set[str]:
@@ -108,15 +110,21 @@ def _directories(path: Path) -> set[str]:
     return {one.name for one in path.iterdir() if one.is_dir() and _OWN not in one.name}
 
 
-def _cleared(places: Places, context: ReinstateContext) -> list[Exchange]:
-    """What is taken away: file by file, since these directories may be mounts as well."""
-    return [
-        Exchange(path, None, context.run)
+def _taken_away(places: Places, taken: set[Path], run: str) -> list[Exchange]:
+    """What is taken away: other keyspaces, and all that is newer than the snapshot.
+
+    File by file, since the commit log's directory and the like may be mounts as well. Asked when the node stands
+    still: it writes there until its end.
+    """
+    others = [place.host / name for place in places.data for name in sorted(_directories(place.host))]
+    newer = [
+        path
         for kind in _CLEARED
         if kind in places.others and places.others[kind].host.is_dir()
         for path in sorted(places.others[kind].host.iterdir())
         if _OWN not in path.name
     ]
+    return [Exchange(path, None, run) for path in [*others, *newer] if path not in taken]
 
 
 def _service(settings: CassandraSettings, resolve: Resolve, stopped: Event) -> Service:
@@ -149,9 +157,10 @@ def _silent(settings: CassandraSettings) -> str:
 
 
 def _told(
-    settings: CassandraSettings, restored: Restored, choice: Choice, exchanges: Sequence[Exchange], service: Service
+    settings: CassandraSettings, restored: Restored, choice: Choice, places: Places, service: Service
 ) -> list[str]:
-    kept = [one for one in exchanges if one.before.exists()]
+    directories = {place.host for place in [*places.data, *places.others.values()] if place.host.is_dir()}
+    kept = [path for directory in directories for path in directory.iterdir() if ".pra-before-" in path.name]
     node = restored.identity
     lines = [
         f"the node {node.host_id} of cluster {node.cluster} has its data back ({len(restored.tables())} tables)",

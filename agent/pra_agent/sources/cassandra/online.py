@@ -100,9 +100,8 @@ class _Import:
         return names.as_keyspace, names.of(table.name)
 
     def _would(self, table: TableFiles, *, replaced: bool) -> str:
-        size = sum(file.stat().st_size for path in table.paths for file in path.iterdir() if file.is_file())
         verb = "replace" if replaced else "add to"
-        return f"would {verb} {'.'.join(self._target(table))}: {size} bytes of {table.title}"
+        return f"would {verb} {'.'.join(self._target(table))}: {table.size()} bytes of {table.title}"
 
     # ------------------------------------------------------------------ guards
     def _fits(self) -> None:
@@ -219,6 +218,7 @@ class _Import:
 
     def _one(self, table: TableFiles, place: Path, node: str, owner: tuple[int, int], flags: Sequence[str]) -> None:
         keyspace, name = self._target(table)
+        self._has_room(table)
         directories: list[str] = []
         for number, source in enumerate(table.paths):
             relative = f"{number}/{keyspace}/{name}"
@@ -234,6 +234,14 @@ class _Import:
                 advice="The node's log says why; another ring needs no tokens, another schema cannot be read.",
             )
         discard(place)
+
+    def _has_room(self, table: TableFiles) -> None:
+        needed, place = table.size(), self.places.data[0].host
+        free = shutil.disk_usage(place).free
+        if needed >= free:
+            raise SourceError(
+                f"{place}: {table.title} needs {needed} bytes, {free} are free", advice="Make room there."
+            )
 
     # ------------------------------------------------------------------ afterwards
     def _finish(self, tables: Sequence[TableFiles]) -> None:

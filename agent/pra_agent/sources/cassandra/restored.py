@@ -91,6 +91,10 @@ class TableFiles:
         """Its name for people."""
         return f"{self.keyspace}.{self.name}"
 
+    def size(self) -> int:
+        """Bytes of its files, without those of indexes."""
+        return sum(file.stat().st_size for path in self.paths for file in path.iterdir() if file.is_file())
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:

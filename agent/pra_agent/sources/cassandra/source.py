@@ -6,16 +6,16 @@ is: cluster, host id, tokens, data centre, rack, version, directories, `nodetool
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import PraError, SourceError
-from pra_agent.model.events import Notice, Reporter, ignore
+from pra_agent.model.events import Notice
 from pra_agent.model.references import SecretRef
 from pra_agent.sources.cassandra.bringing import bring_back, undo_bringing
 from pra_agent.sources.cassandra.nodetool import Nodetool
@@ -57,25 +57,29 @@ class CassandraSource:
     @contextmanager
     def capture(self, context: CaptureContext) -> Generator[Capture, None, None]:
         nodetool = Nodetool(self._settings, context.stop)
-        node = self._ask()
-        places = find_places(self._settings, node.directories)
+        before = self._ask()
+        places = find_places(self._settings, before.directories)
         with opened(places.data) as fds:
             self._clear_old(nodetool, context, fds)
             held = snapshot_bytes(fds)
             tag = PREFIX + context.run
-            facts = {**node.facts(places), "snapshot_bytes": held, "status": nodetool.run("status")}
+            status = nodetool.run("status")
             context.state.remember(KEY, {"tag": tag})
             try:
                 instant = self._clock.now()
-                self._snapshot(nodetool, tag, node.chosen)
-                walk = SnapshotWalk(fds, tag.encode(), lambda found: node.keeps(found, self._settings))
-                yield CassandraCapture(instant, walk, node, facts, self._ask)
+                self._snapshot(nodetool, tag, before.chosen)
+                # Asked again: what was made or changed meanwhile is described as the files may already have it.
+                node = self._ask()
+                facts = {**node.facts(places), "snapshot_bytes": held, "status": status}
+                walk = SnapshotWalk(fds, tag.encode(), node.keeps)
+                must = [one for one in before.chosen if one in node.chosen]
+                yield CassandraCapture(instant, walk, node, facts, must)
             finally:
                 # Also when the run is asked to stop: what it made is taken away.
-                self._clear(Nodetool(self._settings), context.state, context.report)
+                self._leave(context)
 
     def undo(self, state: StateBefore) -> None:
-        self._clear(Nodetool(self._settings), state, ignore)
+        self._clear(Nodetool(self._settings), state)
         undo_bringing(self._settings, self._resolve, state)
 
     def reinstate(self, context: ReinstateContext) -> Sequence[str]:
@@ -96,7 +100,7 @@ class CassandraSource:
 
     def _clear_old(self, nodetool: Nodetool, context: CaptureContext, fds: Sequence[int]) -> None:
         """Clear what a crashed run of this job has left, and old orphans that nobody remembers."""
-        self._clear(nodetool, context.state, context.report)
+        self._clear(nodetool, context.state)
         for tag in sorted(self._orphans(fds)):
             nodetool.clear(tag)
             context.report(Notice(f"the Cassandra snapshot {tag} that a run had left was cleared", "warning"))
@@ -109,21 +113,24 @@ class CassandraSource:
                 for raw in snapshot_names(fd, table):
                     name = raw.decode("utf-8", "replace")
                     if re.fullmatch(r"pra-[A-Za-z0-9_.-]+", name) and not name.startswith(KEPT_PREFIX):
-                        place = b"/proc/self/fd/%d/%s/%s/snapshots/%s" % (fd, table.keyspace, table.directory, raw)
-                        if Path(place.decode("utf-8", "surrogateescape")).stat().st_mtime < oldest:
+                        place = b"%s/%s/snapshots/%s" % (table.keyspace, table.directory, raw)
+                        if os.stat(place, dir_fd=fd, follow_symlinks=False).st_mtime < oldest:
                             found.add(name)
         return found
 
-    def _clear(self, nodetool: Nodetool, state: StateBefore, report: Reporter) -> None:
-        told = state.pending().get(KEY)
-        if told is None:
-            return
+    def _leave(self, context: CaptureContext) -> None:
+        """Clear the run's own Cassandra snapshot; what is saved is good without that, and the next run tries again."""
         try:
-            nodetool.clear(str(told["tag"]))
+            self._clear(Nodetool(self._settings), context.state)
         except PraError as error:
-            report(Notice(f"the Cassandra snapshot {told['tag']} could not be cleared: {error.message}", "warning"))
-            raise
-        state.forget(KEY)
+            message = f"the Cassandra snapshot of this run takes room until it can be cleared: {error.message}"
+            context.report(Notice(message, "warning"))
+
+    def _clear(self, nodetool: Nodetool, state: StateBefore) -> None:
+        told = state.pending().get(KEY)
+        if told is not None:
+            nodetool.clear(str(told["tag"]))
+            state.forget(KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +155,9 @@ class Asked:
         replication = {str(row.keyspace_name): dict(row.replication) for row in rows}
         return cls(session.identity(), session.directories(), chosen, schema, replication)
 
-    def keeps(self, found: Found, settings: CassandraSettings) -> bool:
-        """Whether a table's snapshot is kept."""
-        table = Table(found.key[0], found.table, found.key[1])
-        return _chosen(table, settings)
+    def keeps(self, found: Found) -> bool:
+        """Whether a table's snapshot is kept: one that is described."""
+        return Table(found.key[0], found.table, found.key[1]) in self.chosen
 
     def facts(self, places: Places) -> dict[str, object]:
         """What a restore must know of the node."""
@@ -193,7 +199,7 @@ class CassandraCapture:
     walk: SnapshotWalk
     node: Asked
     told: Mapping[str, object]
-    ask: Callable[[], Asked]
+    must: Sequence[Table]
 
     @property
     def detail(self) -> Mapping[str, object]:
@@ -222,11 +228,7 @@ class CassandraCapture:
         lost = self.walk.missing()
         if lost:
             raise SourceError(f"{len(lost)} SSTables of the Cassandra snapshot were not found: {lost[0]} ...")
-        missing = [one for one in self.node.chosen if (one.keyspace, one.id) not in self.walk.met]
-        if missing:
-            # Dropped while the snapshot was made?
-            there = {(one.keyspace, one.id) for one in self.ask().chosen}
-            missing = [one for one in missing if (one.keyspace, one.id) in there]
+        missing = [one for one in self.must if (one.keyspace, one.id) not in self.walk.met]
         if missing:
             names = ", ".join(one.title for one in missing[:5])
             raise SourceError(

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from pra_agent.model.printable import printable
@@ -166,14 +166,20 @@ def _manifest(here: int) -> list[str]:
 
 def snapshot_bytes(fds: Sequence[int]) -> int:
     """Bytes that Cassandra snapshots alone hold: of files whose SSTable the node itself has dropped."""
+    return sum(
+        _lonely(fd, b"%s/%s/snapshots/%s" % (found.keyspace, found.directory, name))
+        for fd in fds
+        for found in table_directories(fd)
+        for name in snapshot_names(fd, found)
+    )
+
+
+def _lonely(fd: int, place: bytes) -> int:
+    """Bytes of the files in a directory that have no other link; one that is being cleared counts for what is left."""
     total = 0
-    for fd in fds:
-        for found in table_directories(fd):
-            for name in snapshot_names(fd, found):
-                place = b"%s/%s/snapshots/%s" % (found.keyspace, found.directory, name)
-                with _deep(fd, place) as here, os.scandir(here) as entries:
-                    for one in entries:
-                        status = one.stat(follow_symlinks=False)
-                        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.fsencode(one.name) not in _OWN:
-                            total += status.st_size
+    with suppress(OSError), _deep(fd, place) as here, os.scandir(here) as entries:
+        for one in entries:
+            status = one.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.fsencode(one.name) not in _OWN:
+                total += status.st_size
     return total

@@ -18,7 +18,7 @@ def write_tokens(path: Path, tokens: Sequence[str], run: str) -> str:
             text, count = re.subn(rf"(?m)^#?[ \t]*{key}:.*$", line, text, count=1)
             if not count:
                 text = text.rstrip("\n") + f"\n{line}\n"
-        kept = path.with_name(f"{path.name}.pra-before-{run}")
+        kept = _kept(path, run)
         kept.write_text(before, encoding="utf-8")
         kept.chmod(path.stat().st_mode & 0o777)
         # Written over, not renamed: in a container it may be a mount of its own.
@@ -26,3 +26,14 @@ def write_tokens(path: Path, tokens: Sequence[str], run: str) -> str:
     except OSError as error:
         raise SourceError(f"{path}: the tokens cannot be written: {error.strerror}") from error
     return f"{path}: initial_token is {len(tokens)} tokens of the snapshot; what was there is in {kept.name}"
+
+
+def put_tokens_back(path: Path, run: str) -> None:
+    """Put back what `write_tokens` has replaced."""
+    kept = _kept(path, run)
+    path.write_bytes(kept.read_bytes())
+    kept.unlink()
+
+
+def _kept(path: Path, run: str) -> Path:
+    return path.with_name(f"{path.name}.pra-before-{run}")
