@@ -83,34 +83,48 @@ def swap(
     """
     for exchange in exchanges:
         exchange.copy_beside()
-    every = list(exchanges)
+    every = [_Place.of(one) for one in exchanges]
     _remember(every, service, context)
     try:
         service.stop()
         if more := late():
-            every += more
+            every += [_Place.of(one) for one in more]
             _remember(every, service, context)
-        for exchange in every:
-            if exchange.live.exists():
-                exchange.live.rename(exchange.before)
-            if exchange.restored is not None:
-                exchange.new.rename(exchange.live)
+        for place in every:
+            if place.live.exists():
+                place.live.rename(place.before)
+            if place.new.exists():
+                place.new.rename(place.live)
         service.start()
         service.wait_well()
     except BaseException:
         service.stop()
-        _roll_back([(one.live, one.before, one.new) for one in every])
+        _roll_back(every)
         service.start()
         context.state.forget(KEY)
         context.report(Notice("what was there before is back in service", "warning"))
         raise
     context.state.forget(KEY)
-    for exchange in every if not keep else ():
-        discard(exchange.before)
+    for place in every if not keep else ():
+        discard(place.before)
 
 
-def _remember(exchanges: Sequence[Exchange], service: Service, context: ReinstateContext) -> None:
-    places = [[str(one.live), str(one.before), str(one.new)] for one in exchanges]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An exchange as it is journalled; `had`: something was there before."""
+
+    live: Path
+    before: Path
+    new: Path
+    had: bool
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> "_Place":
+        return cls(exchange.live, exchange.before, exchange.new, exchange.live.exists())
+
+
+def _remember(every: Sequence[_Place], service: Service, context: ReinstateContext) -> None:
+    places = [[str(one.live), str(one.before), str(one.new), one.had] for one in every]
     context.state.remember(KEY, {"places": places, "service": dict(service.facts())})
 
 
@@ -119,20 +133,22 @@ def undo(state: StateBefore, service: Callable[[Mapping[str, object]], Service])
     told = state.pending().get(KEY)
     if told is None:
         return
-    places = cast("Sequence[Sequence[str]]", told["places"])
+    places = cast("Sequence[tuple[str, str, str, bool]]", told["places"])
     using = service(cast("Mapping[str, object]", told["service"]))
     using.stop()
-    _roll_back([(Path(live), Path(before), Path(new)) for live, before, new in places])
+    _roll_back([_Place(Path(live), Path(before), Path(new), had) for live, before, new, had in places])
     using.start()
     state.forget(KEY)
 
 
-def _roll_back(places: Sequence[tuple[Path, Path, Path]]) -> None:
-    for live, before, new in places:
-        if before.exists():
-            discard(live)
-            before.rename(live)
-        discard(new)
+def _roll_back(places: Sequence[_Place]) -> None:
+    for place in places:
+        if place.before.exists():
+            discard(place.live)
+            place.before.rename(place.live)
+        elif not place.had:
+            discard(place.live)
+        discard(place.new)
 
 
 def discard(path: Path) -> None:
