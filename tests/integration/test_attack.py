@@ -25,6 +25,7 @@ from pra_agent.repository.repository import Repository
 from pra_agent.storage.backend import Kind
 from tests.support.agent import NODE
 from tests.support.hardened import Cli, Hardened
+from tests.support.process import wait_until
 from tests.support.radosgw import Radosgw
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("radosgw")]
@@ -47,9 +48,15 @@ def state(tmp_path, monkeypatch):
 @pytest.fixture
 def site(tmp_path, radosgw, users):
     made = Hardened(tmp_path, radosgw, users)
-    made.agent.configure(defaults={**made.agent.settings["defaults"], "keep": {"last": KEEP}})
+    keep_newest(made, KEEP)
     yield made
     made.agent.stop()
+
+
+def keep_newest(site: Hardened, number: int) -> None:
+    site.agent.configure(
+        defaults={"schedule": None, "jitter": "0s", "full": "never", "keep": {"last": number, "min_count": 1}}
+    )
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def fakes(repository: Repository, times: Iterable[datetime]) -> list[str]:
 
 
 def present(site: Hardened) -> set[str]:
-    return {key.rpartition("/")[2] for key in site.keys("snapshots/")}
+    return {key.rpartition("/")[2] for key in site.objects("snapshots/")}
 
 
 # ---------------------------------------------------------------- what the agent does with so few rights
@@ -126,9 +133,9 @@ def test_the_daemon_saves_checks_and_restores_and_deletes_locks_only(site, cli, 
     deleted = [one["Key"] for one in site.versions() if "Size" not in one]
     assert deleted
     assert all(f"{site.prefix}/locks/" in key for key in deleted)
-    assert site.keys("locks/") == []
+    assert site.objects("locks/") == []
     owner = site.radosgw.server.client()
-    for key in site.keys():
+    for key in site.objects():
         head = owner.head_object(Bucket=site.bucket, Key=key)
         assert head["ObjectLockMode"] == "GOVERNANCE", key
 
@@ -136,7 +143,7 @@ def test_the_daemon_saves_checks_and_restores_and_deletes_locks_only(site, cli, 
 # ---------------------------------------------------------------- everything at once
 def test_after_all_that_the_credentials_allow_everything_comes_back(site, cli, tmp_path):
     saved = Saved(site, cli)
-    keys = site.keys()
+    keys = site.objects()
     client = site.client("agent")
     with site.repository() as repository:
         now = datetime.now(UTC)
@@ -160,12 +167,12 @@ def test_after_all_that_the_credentials_allow_everything_comes_back(site, cli, t
     # The pruner undoes the covering, sets the fakes aside and forgets nothing that is real.
     textfile = tmp_path / "pruner.prom"
     cli.config = site.pruner(textfile=str(textfile), quarantine="1h")
-    documents = cli.json("--direct", "forget", code=1)
+    documents = cli.visits("forget", code=1)
     assert documents[-1]["type"] == "failed"
     assert documents[-1]["message"].startswith("exclusive lock")
     assert len(documents[-1]["overwritten"]) == len(keys)
     cli("--direct", "unlock", "--all", "--yes")
-    (forgotten,) = cli.json("--direct", "forget")
+    (forgotten,) = cli.visits("forget")
     assert forgotten["overwritten"] == []
     assert forgotten["run"]["detail"]["forgotten"] == 0
     assert len(forgotten["run"]["detail"]["quarantined"]) == len(lies)
@@ -185,10 +192,10 @@ def test_backdated_and_future_fakes_push_no_real_snapshot_out(site, cli):
         old = fakes(repository, [now - timedelta(days=days) for days in range(2, 7)])
         future = fakes(repository, [now + age for age in (timedelta(minutes=10), timedelta(hours=30), timedelta(400))])
     cli.config = site.pruner(grace="0s")
-    (plan,) = cli.json("--direct", "forget", "--dry-run")
+    (plan,) = cli.visits("forget", "--dry-run")
     assert plan["node"] == NODE
     assert {one["id"] for one in plan["snapshots"] if not one["keep"]} == set()
-    (done,) = cli.json("--direct", "forget")
+    (done,) = cli.visits("forget")
     assert set(done["run"]["detail"]["quarantined"]) == {*old, *future}
     assert present(site) == {*saved.trees, *old, *future}
     # People look at them, and drop them.
@@ -203,10 +210,10 @@ def test_many_snapshots_at_once_push_nothing_out_that_the_lock_holds(site, cli):
     with site.repository() as repository:
         spam = set(fakes(repository, [datetime.now(UTC)] * 2 * KEEP))
     cli.config = site.pruner()
-    (done,) = cli.json("--direct", "forget")
+    (done,) = cli.visits("forget")
     assert done["run"]["detail"]["forgotten"] == 0
     cli.config = site.pruner(grace="0s")
-    (plan,) = cli.json("--direct", "forget", "--dry-run")
+    (plan,) = cli.visits("forget", "--dry-run")
     doomed = {one["id"] for one in plan["snapshots"] if not one["keep"]}
     assert saved.trees.keys() <= doomed  # which shows what the grace is for
     assert len(spam - doomed) == KEEP
@@ -226,11 +233,11 @@ def test_an_index_that_leads_to_garbage_gets_nothing_removed(site, cli):
         repository.backend.put(pack.handle, pack.data)
         repository.files.write(Kind.INDEX, encode_index([(pack.id, pack.entries)]))
     cli.config = site.pruner(grace="0s", prune={"max_unused": "0B"})
-    before = site.keys("data/")
-    failed = cli.json("--direct", "prune", code=1)[-1]
+    before = site.objects("data/")
+    (failed,) = cli.visits("prune", code=1)
     assert failed["type"] == "failed"
     assert pack.id[:8] in failed["message"]
-    assert site.keys("data/") == before
+    assert site.objects("data/") == before
     saved.comes_back(cli)
     cli("--direct", "repair", "--read-data", "--yes")
     cli("--direct", "prune")
@@ -246,12 +253,45 @@ def test_a_lock_that_stays_does_not_let_retention_run_out(site, cli):
         repository={**site.agent.settings["repository"], "object_lock": {"mode": "GOVERNANCE", "retain": "90d"}}
     )
     cli.config = site.pruner()
-    failed = cli.json("--direct", "prune", code=1)[-1]
+    (failed,) = cli.visits("prune", code=1)
     assert failed["type"] == "failed"
     owner = site.radosgw.server.client()
-    for key in site.keys():
+    for key in site.objects():
         until = owner.head_object(Bucket=site.bucket, Key=key).get("ObjectLockRetainUntilDate")
         if "/locks/" in key:
             assert until is None
         else:
             assert until > datetime.now(UTC) + timedelta(days=90)
+
+
+# ---------------------------------------------------------------- and in peace
+def test_when_the_lock_has_ended_the_pruner_gives_space_back(tmp_path, radosgw, users, capsys):
+    site = Hardened(tmp_path, radosgw, users, retain="2s")
+    keep_newest(site, 1)
+    cli = Cli(site.agent.config, capsys)
+    saved = Saved(site, cli)
+    *old, newest = saved.trees
+    wait_until(lambda: datetime.now(UTC) > saved.moment + timedelta(seconds=3), "the end of the lock")
+    cli.config = site.pruner(prune={"max_unused": "0B"})
+    (done,) = cli.visits("forget")
+    assert (done["run"]["detail"]["forgotten"], present(site)) == (2, {newest})
+    held = site.versions("snapshots/")
+    assert {one["Key"].rpartition("/")[2] for one in held if "Size" in one} == set(saved.trees)
+    pinned = cli.json("pin", newest[:12])[0]["snapshot"]
+    assert present(site) == {pinned}
+    newest = cli.json("unpin", pinned[:12])[0]["snapshot"]
+    assert present(site) == {newest}
+    cli("--direct", "prune")
+    assert "check: no damage" in cli("--direct", "check", "--read-data")
+    # The lifecycle removes what the pruner hid; in this Ceph a day has ten seconds.
+    rule = {"ID": "x", "Status": "Enabled", "Prefix": "", "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    site.radosgw.server.client().put_bucket_lifecycle_configuration(
+        Bucket=site.bucket, LifecycleConfiguration={"Rules": [rule]}
+    )
+    wait_until(
+        lambda: not {one["Key"].rpartition("/")[2] for one in site.versions("snapshots/") if "Size" in one} & set(old),
+        "the lifecycle",
+        90,
+    )
+    saved.trees = {newest: site.root / f"as-saved-{KEEP - 1}"}
+    saved.comes_back(cli)

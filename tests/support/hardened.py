@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pra_agent.cli.app import run
 from pra_agent.clock import SystemClock
@@ -45,6 +44,10 @@ class Cli:
     def json(self, *words: str | Path, code: int = 0) -> list[dict[str, Any]]:
         """Call it with --json; the documents that it printed."""
         return [json.loads(line) for line in self(*words, "--json", code=code).splitlines()]
+
+    def visits(self, *words: str, code: int = 0) -> list[dict[str, Any]]:
+        """What a pruning host tells of each repository, without the events on the way."""
+        return [one for one in self.json("--direct", *words, code=code) if "node" in one]
 
 
 @dataclass
@@ -95,7 +98,7 @@ class Hardened:
         """The configuration of the pruning host, with these keys in its `pruner`."""
         values = {**self.agent.settings, "pruner": {"credentials": {"file": str(self.credentials("pruner"))}, **pruner}}
         path = self.root / "pruner.yaml"
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(json.dumps(values))
         path.chmod(0o600)
         return path
 
@@ -114,12 +117,12 @@ class Hardened:
             found += [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
         return found
 
-    def keys(self, under: str = "") -> list[str]:
+    def objects(self, under: str = "") -> list[str]:
         """The present objects' keys."""
         return sorted(one["Key"] for one in self.versions(under) if one["IsLatest"] and "Size" in one)
 
     def quiet_moment(self) -> datetime:
         """An instant after all that was written so far and before all that will be; the store counts whole seconds."""
-        moment = max(one["LastModified"] for one in self.versions()) + timedelta(seconds=1)
+        moment: datetime = max(one["LastModified"] for one in self.versions()) + timedelta(seconds=1)
         wait_until(lambda: datetime.now(UTC) > moment + timedelta(seconds=1), "the next second")
         return moment

@@ -89,8 +89,9 @@ class S3OriginalsBackend(S3Backend):
             unfinished = max(groups, default="") if more else None
             for key in [key for key in groups if key != unfinished]:
                 entries = groups.pop(key)
-                entries.reverse()  # they came newest first; times have whole seconds, so that order is of use
-                entries.sort(key=lambda entry: (entry.modified, entry.latest))
+                # Versions came newest first, and times have whole seconds: that order is kept, a deletion follows.
+                entries.reverse()
+                entries.sort(key=lambda entry: (entry.modified, entry.latest, not entry.id))
                 yield key, entries
             if not more:
                 return
