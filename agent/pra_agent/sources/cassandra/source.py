@@ -214,7 +214,7 @@ class CassandraCapture:
 
     @property
     def roots(self) -> Sequence[bytes]:
-        return [ROOT]
+        return [DATA, FACTS, SCHEMA, SCHEMA_CQL]
 
     def entries(self) -> Iterator[Entry | Missed]:
         when = int(self.data_instant.timestamp() * 1_000_000_000)
