@@ -25,7 +25,7 @@ from pra_agent.sources.cassandra.session import Identity, Session, Table, connec
 from pra_agent.sources.cassandra.settings import CassandraSettings
 from pra_agent.sources.cassandra.system import is_system, keeps
 from pra_agent.sources.cassandra.walk import (
-    ROOT,
+    DATA,
     Found,
     SnapshotWalk,
     snapshot_bytes,
