@@ -27,6 +27,7 @@ class Dockerd:
     home: Path
     process: subprocess.Popen[bytes] | None = None
     made: list[str] = field(default_factory=list)
+    lock: IO[str] | None = None
 
     @property
     def url(self) -> str:
@@ -53,16 +54,18 @@ class Dockerd:
             f"{self.home}/exec",
         ]
         argv += ["-p", f"{self.home}/dockerd.pid", "-H", self.url]
-        # One engine at a time over the same data, until the last of its processes has gone.
-        with (TESTBED / "docker" / "data.lock").open("w") as lock, (self.home / "log").open("ab") as log:
-            _lock(lock)
+        # One engine at a time over the same data, until the last of its processes has gone: they inherit the lock.
+        if self.lock is None:
+            self.lock = (TESTBED / "docker" / "data.lock").open("a")
+            _lock(self.lock, self.home)
+        with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 argv,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=[lock.fileno()],
+                pass_fds=[self.lock.fileno()],
             )
             for _ in range(300):
                 if self._answers():
@@ -87,14 +90,15 @@ class Dockerd:
 
     def stop(self) -> None:
         """End it in order, and what it left."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        subprocess.run(["pkill", "-9", "-f", str(self.home)], check=False, capture_output=True)
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            _end_all(self.home)
+        if self.lock is not None:
+            self.lock.close()
 
     def docker(self, *argv: str, check: bool = True, text: str | None = None) -> str:
         """Run the docker command against it and return its stdout."""
@@ -127,17 +131,30 @@ class Dockerd:
             self.docker("rm", "-f", "-v", name, check=False)
 
 
-def _lock(lock: IO[str]) -> None:
-    for attempt in range(120):
+def _lock(lock: IO[str], home: Path) -> None:
+    """Wait for our turn: another session may use the engine's data for some minutes, if it lives."""
+    owner = Path(lock.name)
+    for _ in range(1200):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if attempt == 60:  # nobody is that slow to end: what is left of a killed session
-                subprocess.run(["pkill", "-9", "-f", _HOMES], check=False)
+            pid, _, other = owner.read_text().partition(" ")
+            if pid and not Path(f"/proc/{pid}").exists():  # killed: nobody else ends what it left
+                _end_all(Path(other))
             time.sleep(0.5)
         else:
+            owner.write_text(f"{os.getpid()} {home}")
             return
     raise RuntimeError("another session's Docker engine does not end")
+
+
+def _end_all(home: Path) -> None:
+    """End what runs for the engine of that directory: containerd, its shims."""
+    assert str(home).startswith(_HOMES), home
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(home).encode() in (process / "cmdline").read_bytes() and process.name != str(os.getpid()):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ class FilesCapture:
         self._starts: list[Start] = []
         self._missing: list[Missed] = []
         self._names = Names()
+        self._walked = False
 
     @property
     def data_instant(self) -> datetime:
@@ -144,9 +145,12 @@ class FilesCapture:
             )
             yield from Walker(start, rules, self._names, tally).entries()
         tally.tell(self._context.report)
+        self._walked = True
 
     def verify(self) -> None:
-        """Nothing is promised but what was met; what was missed has been told as such."""
+        """What was missed has been told as such; but the walk must have come to its end."""
+        if not self._walked:
+            raise SourceError("the walk over the configured paths did not come to its end")
 
     def _ancestors(self, path: bytes, told: set[bytes]) -> Iterator[Entry]:
         """Yield the directories above a configured path, so that a restore can make them as they are."""

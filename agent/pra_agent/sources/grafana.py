@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,8 @@ class GrafanaSource:
         if context.scratch is None:
             raise SourceError("grafana needs a scratch directory", advice="Set limits.scratch in the configuration.")
         with ExitStack() as stack:
-            capture = _GrafanaCapture(self._settings, context, context.scratch, self._clock.now(), stack)
+            capture = _GrafanaCapture(self._settings, context, context.scratch, self._clock.now())
+            capture.open(stack)
             yield capture
 
     def undo(self, state: StateBefore) -> None:
@@ -106,7 +107,7 @@ class _GrafanaCapture:
     context: CaptureContext
     scratch: Room
     data_instant: datetime
-    stack: ExitStack
+    starts: list[Start] = field(default_factory=lambda: list[Start]())
     copied: bool = False
 
     @property
@@ -125,21 +126,27 @@ class _GrafanaCapture:
         node = _with_times(node, when, names)
         yield Entry(DATABASE, node, stream=partial(self._opened, path))
         tally = Tally()
-        for directory in sorted(self.settings.directories):
-            yield from Walker(self._start(directory), Rules(), names, tally).entries()
+        for start in self.starts:
+            yield from Walker(start, Rules(), names, tally).entries()
         tally.tell(self.context.report)
 
     def _opened(self, path: Path) -> AbstractContextManager[BinaryIO]:
         self.copied = True
         return copied(path, self.scratch, f"{self.context.job}-{self.context.run}")
 
-    def _start(self, path: Path) -> Start:
+    def open(self, stack: ExitStack) -> None:
+        """Open the directories until the stack is left; workers that are forked later have them, too."""
+        for path in sorted(self.settings.directories):
+            self.starts.append(self._start(path, stack))
+
+    @staticmethod
+    def _start(path: Path, stack: ExitStack) -> Start:
         directory, name = (path, b".") if path.is_dir() else (path.parent, os.fsencode(path.name))
         try:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error.strerror}", advice="Correct the job.") from error
-        self.stack.callback(os.close, fd)
+        stack.callback(os.close, fd)
         return Start(fd, name, _logical(path))
 
     def verify(self) -> None:
