@@ -51,6 +51,7 @@ VERBS = {
     "copy": Verb("Bring the copies up to date.", CARE, "copy"),
     "key": Verb("The passwords that open the repository.", CARE, "key", group=True),
     "unlock": Verb("Remove locks of dead processes.", CARE, "unlock"),
+    "observe": Verb("Look at repositories with the right to list them, and export it.", CARE, "observe"),
     "adopt": Verb("Take the repository over from another machine.", CARE, "adopt"),
     "completion": Verb("Print the shell's completion script.", START, "completion"),
 }

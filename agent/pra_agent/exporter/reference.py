@@ -3,6 +3,7 @@
 import sys
 
 from pra_agent.exporter.metrics import TABLE, Metric
+from pra_agent.exporter.observed import OBSERVED
 
 _HEAD = """# Metrics
 
@@ -22,9 +23,20 @@ OpenMetrics. All values come from the run journal: they survive a restart, and a
 """
 
 
+_OBSERVER = """
+## The observer's
+
+`pra-agent observe` serves these at its own `/metrics` (127.0.0.1:9808 unless configured), or writes them into a
+textfile. All times are the store's own. `destination` is what its configuration says, to be that of the agent's.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+"""
+
+
 def render() -> str:
     """Write the whole document."""
-    return _HEAD + "".join(_row(metric) for metric in TABLE)
+    return _HEAD + "".join(map(_row, TABLE)) + _OBSERVER + "".join(map(_row, OBSERVED))
 
 
 def _row(metric: Metric) -> str:
