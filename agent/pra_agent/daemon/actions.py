@@ -49,6 +49,8 @@ def backup(work: Work) -> RunRecord:
         )
         record = run_backup(request, repository, clock=work.clock, report=work.report, stop=work.stop)
         work.gauge("snapshots", 1, job.name, add=True)
+        if isinstance(held := record.detail.get("local_snapshot_bytes"), int):
+            work.gauge("local_snapshot_bytes", held, job.name)
         return with_requests(work, record, meter)
 
 
