@@ -1,4 +1,4 @@
-"""What the inventory says about jobs, for Prometheus: durations as seconds, and the jobs that are to be seen."""
+"""What the inventory says about jobs, for Prometheus: durations as seconds, and the jobs that are to be seen."""  # noqa: INP001 - found by its path
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
