@@ -61,5 +61,8 @@ def show_runs(output: Output, records: Sequence[RunRecord]) -> None:
             output.line(f"  {printable_text(failure.path)}: {failure.reason}")
         if len(record.failures) > 20:
             output.line(f"  and {len(record.failures) - 20} more (--json shows all)")
+        advice = record.detail.get("advice")
+        if record.outcome is Outcome.FAILED and isinstance(advice, str) and advice:
+            output.line(f"  {advice}")
         if record.outcome is Outcome.SUSPECT:
             output.line(f"  It looks too small. If that is right: pra-agent accept {record.job}")

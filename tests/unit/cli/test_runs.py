@@ -1,5 +1,6 @@
 """Exit codes of runs, and their lines."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -48,3 +49,9 @@ def test_failures_and_what_to_do_about_a_suspect(capsys):
     out = capsys.readouterr().out
     assert "  /19: why\n  and 10 more" in out
     assert "pra-agent accept app" in out
+
+
+def test_what_to_do_about_a_failure(capsys):
+    failed = run(Outcome.FAILED, error="no room")
+    show_runs(Output(), [replace(failed, detail={"advice": "Free some room."})])
+    assert capsys.readouterr().out.endswith("no room\n  Free some room.\n")
