@@ -131,7 +131,7 @@ def test_two_writers_at_once(agent: Agent, cli: Cli, tmp_path: Path):
     agent.init()
     agent.fill(40, 200_000)
     agent.start()
-    told: list[Outcome] = []
+    told: list[Outcome | None] = []
 
     def by_the_daemon() -> None:
         with agent.client() as client:
@@ -295,7 +295,7 @@ def test_a_killed_restore_goes_on_where_it_was(agent: Agent, cli: Cli, tmp_path:
     agent.start()
     cli("backup", "app")
     target = tmp_path / "back"
-    argv: list[str | Path] = [sys.executable, "-m", "pra_agent", "--config", agent.config, "restore", "app", "--target", target]
+    argv = [sys.executable, "-m", "pra_agent", "--config", str(agent.config), "restore", "app", "--target", str(target)]
     environment = {**os.environ, "PYTHONPATH": str(AGENT)}
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     where = below(target, agent.data)
