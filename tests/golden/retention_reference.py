@@ -29,7 +29,7 @@ LABELS = {
 
 def history() -> list[Record]:
     """Three years: dense at the end, thinner before, with bursts, holes, both changes of the clocks, odd ones."""
-    rng = random.Random(2026)  # noqa: S311 - a history, the same each time
+    rng = random.Random(2026)
     times: set[datetime] = set()
     moment = NOW - timedelta(minutes=7)
     while len(times) < 60:  # hourly with jitter over the change of the clocks on 2026-10-25 follows below

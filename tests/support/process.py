@@ -4,14 +4,14 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess  # noqa: TID251 - tests start real servers
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-TESTBED = Path(os.environ.get("TESTBED", "/var/tmp/pra-testbed"))  # noqa: S108 - what common.sh says
+TESTBED = Path(os.environ.get("TESTBED", "/var/tmp/pra-testbed"))
 
 
 def testbed_binary(name: str) -> Path:
@@ -31,11 +31,11 @@ def free_port() -> int:
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Poll until it is so; fail the test when it does not come about."""
-    limit = time.monotonic() + seconds  # noqa: TID251 - the machine's real time
+    limit = time.monotonic() + seconds
     while not ready():
-        if time.monotonic() > limit:  # noqa: TID251 - the machine's real time
+        if time.monotonic() > limit:
             pytest.fail(f"waited {seconds:.0f} s in vain: {what}")
-        time.sleep(0.05)  # noqa: TID251 - the pause of a poll
+        time.sleep(0.05)
 
 
 def answers(port: int) -> bool:
@@ -52,7 +52,7 @@ class ServerProcess:
         self.argv = [str(word) for word in argv]
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - a fixed argv
+            self.process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
