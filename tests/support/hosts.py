@@ -110,6 +110,8 @@ def running(engine: Dockerd, tree: str, *mounts: str) -> Iterator[Host]:
     )
     host = Host(engine, name)
     try:
+        # Without a network nobody else knows its name.
+        host.sh('echo "127.0.1.1 $(hostname)" >>/etc/hosts')
         host.until(lambda: _is_up(host), "systemd is up")
         yield host
     finally:

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -157,7 +158,8 @@ def _error(kind: str, message: str, advice: str, exit_code: int) -> dict[str, ob
 
 def _be_nice(nice: int, ionice: str) -> None:
     if nice:
-        os.nice(nice)
+        with suppress(PermissionError):  # the hardened unit allows no change; it gives the priority itself
+            os.nice(nice)
     number = _SYS_IOPRIO_SET.get(os.uname().machine)
     if _IONICE.get(ionice) and number is not None:
         ioprio_who_process = 1
