@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -22,6 +22,7 @@ from pra_agent.daemon.composition import Opening, opened_repository
 from pra_agent.errors import DaemonUnreachable, PraError
 from pra_agent.model.jobs import Health
 from pra_agent.model.snapshots import AGENT_TAG, Snapshot
+from pra_agent.operations import coverage
 from pra_agent.repository.repository import Repository
 from pra_agent.units import human_size
 
@@ -67,6 +68,7 @@ def examine(loaded: Loaded, clock: Clock) -> Iterator[Finding]:
     yield from _rights(config)
     yield from _disk(config)
     yield from _daemon(config)
+    yield from _coverage(config)
     yield from _repository(config, "", "repository", clock)
     for copy in config.copies:
         yield from _repository(config, copy.label, f"copy {copy.label}", clock)
@@ -154,6 +156,21 @@ def _daemon(config: Config) -> Iterator[Finding]:
             make = _fail if job.health is Health.BREACHED else _warn
             reason = job.last_attempt.error if job.last_attempt is not None else ""
             yield make(subject, f"{job.health}, data {age(job.age)} old{f'; {reason}' if reason else ''}")
+
+
+def _coverage(config: Config) -> Iterator[Finding]:
+    sources = {name: job.source for name, job in config.jobs.items()}
+    found = coverage.look(sources, Resolver(ask=ask_secret).resolve, intended=config.unprotected_ok)
+    for one in found.unprotected:
+        yield _warn("coverage", f"{one.kind} {one.name} is protected by no job", one.lines)
+    for place, why in found.unknown.items():
+        yield _warn("coverage", f"{place} could not be asked: {why}")
+    if not found.unprotected and found.counted:
+        yield _ok("coverage", f"all that was found is protected ({_numbers(found.counted)})")
+
+
+def _numbers(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind}: {number}" for kind, number in counted.items())
 
 
 def _repository(config: Config, copy: str, subject: str, clock: Clock) -> Iterator[Finding]:

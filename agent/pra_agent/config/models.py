@@ -40,8 +40,6 @@ SourceSettings = Annotated[
     Field(discriminator="type", description="What the job protects; `type` says which kind of source it is."),
 ]
 
-#: A share of a large disk would be far more than the agent could ever need.
-_LARGEST_SHARE = 10 * 1024**3
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _DEFAULT_KEEP = Keep(hourly=48, daily=30, weekly=8, min_count=3)
 
@@ -156,6 +154,17 @@ def _room(value: object) -> object:
     return value
 
 
+def _free(value: object) -> object:
+    if isinstance(value, str) and " up to " in value:
+        share, _, most = value.partition(" up to ")
+        if not share.strip().endswith("%"):
+            raise ValueError(f'{value!r} is no share and its limit; write it like "5% up to 10GiB"')
+        _room(share)
+        parse_size(most)
+        return value
+    return _room(value)
+
+
 class LimitsSettings(Model):
     """What the agent may use of its host."""
 
@@ -163,10 +172,10 @@ class LimitsSettings(Model):
         default=2 * 1024**3, description="What is kept of indexes, snapshots and trees of a repository off the host."
     )
     scratch: ScratchSettings = ScratchSettings()
-    min_free: Annotated[str, BeforeValidator(_room)] = Field(
-        default="5%",
-        description="What the disks of state and scratch are to have free: a size, or a share (10GiB at most). Backups "
-        "do not begin below it, and nothing is written to scratch that would leave less.",
+    min_free: Annotated[str, BeforeValidator(_free)] = Field(
+        default="5% up to 10GiB",
+        description="What the disks of state and scratch are to have free: a size, a share, or a share up to a size. "
+        "Backups do not begin below it, and nothing is written to scratch that would leave less.",
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="Worker processes of a backup; the number of processors, four at most, when left out."
@@ -178,9 +187,11 @@ class LimitsSettings(Model):
     )
 
     def free_bytes(self, total: int) -> int:
-        """How many bytes of a disk of `total` bytes are to stay free; a share is never more than 10 GiB."""
-        text = self.min_free.strip()
-        return min(int(total * float(text[:-1]) / 100), _LARGEST_SHARE) if text.endswith("%") else parse_size(text)
+        """How many bytes of a disk of `total` bytes are to stay free."""
+        text, _, most = self.min_free.partition(" up to ")
+        share = text.strip()
+        kept = int(total * float(share[:-1]) / 100) if share.endswith("%") else parse_size(share)
+        return min(kept, parse_size(most)) if most else kept
 
 
 class ForgetSettings(Model):
@@ -269,6 +280,11 @@ class Config(Model):
     copies: tuple[CopySettings, ...] = ()
     defaults: Defaults = Defaults()
     jobs: Mapping[str, Job] = Field(default_factory=lambda: dict[str, Job]())
+    unprotected_ok: tuple[str, ...] = Field(
+        default=(),
+        description="What no job protects on purpose: names or patterns of volumes, bind mounts, keyspaces, indices or "
+        "databases; KIND/NAME for one kind.",
+    )
     state: StateSettings = StateSettings()
     limits: LimitsSettings = LimitsSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()

@@ -9,12 +9,15 @@ from typing import cast
 
 from pra_agent.archiver.values import Limits
 from pra_agent.config import Config, Job
+from pra_agent.config.secrets import Resolver
 from pra_agent.daemon import identity
 from pra_agent.daemon.composition import Opening, build_source, host_of, never_captured, opened_repository
 from pra_agent.daemon.worker import Work
 from pra_agent.errors import PraError, SourceError, UsageError
+from pra_agent.model.events import Notice
 from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.model.snapshots import AGENT_TAG, SUSPECT_TAG, Snapshot
+from pra_agent.operations import coverage
 from pra_agent.operations.backup import BackupRequest
 from pra_agent.operations.backup import backup as run_backup
 from pra_agent.operations.hooks import around
@@ -49,6 +52,8 @@ def backup(work: Work) -> RunRecord:
         )
         record = run_backup(request, repository, clock=work.clock, report=work.report, stop=work.stop)
         work.gauge("snapshots", 1, job.name, add=True)
+        local = record.detail.get("local_snapshot_bytes")
+        work.gauge("local_snapshot_bytes", float(local) if isinstance(local, int | float) else None, job.name)
         if isinstance(held := record.detail.get("local_snapshot_bytes"), int):
             work.gauge("local_snapshot_bytes", held, job.name)
         return with_requests(work, record, meter)
@@ -72,6 +77,7 @@ def undo(work: Work) -> RunRecord:
 def survey(work: Work) -> RunRecord:
     """Look at the repository: is it ours, what is in it; an empty journal is seeded from its snapshots."""
     config = config_of(work)
+    _cover(work)
     with repository_of(work, confirm=False) as (repository, _):
         snapshots = repository.snapshots()
         if repository.state is not None:
@@ -95,6 +101,17 @@ def survey(work: Work) -> RunRecord:
         return replace(
             work.run, outcome=Outcome.SUCCESS, finished=work.clock.now(), detail={"repository_id": repository.id}
         )
+
+
+def _cover(work: Work) -> None:
+    """Count what no job protects."""
+    config = config_of(work)
+    sources = {name: job.source for name, job in config.jobs.items()}
+    found = coverage.look(sources, Resolver().resolve, intended=config.unprotected_ok)
+    for kind, number in found.numbers().items():
+        work.gauge("unprotected_resources", number, kind)
+    for one in found.unprotected:
+        work.report(Notice(f"{one.kind} {one.name} is protected by no job (pra-agent doctor)", "warning"))
 
 
 def adopt(work: Work) -> RunRecord:

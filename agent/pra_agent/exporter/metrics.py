@@ -110,9 +110,7 @@ TABLE: Final[Sequence[Metric]] = (
         "When an escrow slot was last proven to open the repository (pra-agent key escrow prove).",
         stored=True,
     ),
-    _host(
-        "unprotected_resources", "Volumes, keyspaces and indices on this host that no job covers.", "kind", stored=True
-    ),
+    _host("unprotected_resources", "What was found on this host and no job covers, by kind.", "kind", stored=True),
     # ---- the store and this host
     _host("repository_oldest_lock_timestamp_seconds", "When the oldest lock of the repository was made.", stored=True),
     _host("storage_requests", "Requests to the store.", "operation", "code", kind="counter", stored=True),

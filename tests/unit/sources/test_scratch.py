@@ -38,10 +38,22 @@ def test_the_disk_keeps_what_is_to_stay_free(tmp_path):
 
 @pytest.mark.parametrize(
     ("said", "total", "kept"),
-    [("5%", 100_000_000_000, 5_000_000_000), ("5%", 10**13, 10 << 30), ("1GiB", 10**13, 1 << 30), ("0%", 10**13, 0)],
+    [
+        ("5% up to 10GiB", 10**11, 5 * 10**9),
+        ("5% up to 10GiB", 10**13, 10 << 30),
+        ("20%", 10**13, 2 * 10**12),
+        ("1GiB", 10**13, 1 << 30),
+        ("0%", 10**13, 0),
+    ],
 )
-def test_a_share_of_a_large_disk_has_a_limit(said, total, kept):
+def test_what_is_to_stay_free(said, total, kept):
     assert LimitsSettings(min_free=said).free_bytes(total) == kept
+
+
+@pytest.mark.parametrize("said", ["5% up to", "1GiB up to 2GiB", "up to 1GiB", "101% up to 1GiB"])
+def test_what_is_no_room_is_refused(said):
+    with pytest.raises(ValueError, match=r"share|size|up to"):
+        LimitsSettings(min_free=said)
 
 
 def test_what_a_crash_left_is_swept_and_what_is_in_use_is_not(tmp_path):

@@ -15,6 +15,8 @@ from pra_agent.sources.engine import Engine
 from pra_agent.sources.source import StateBefore
 
 KEY = "quiesced containers"
+#: How often, and with which pauses, an engine that is away is asked to give the containers back.
+_TRIES, _PAUSE_SECONDS = 300, 1.0
 
 
 class Quiesced:
@@ -64,8 +66,32 @@ class Quiesced:
                 self._timer.cancel()
             under, self._under = self._under, {}
             if under:
-                give_back(self._engine, under)
+                self._give_back(under)
                 self._state.forget(KEY)
+
+    def _give_back(self, under: Mapping[str, Any]) -> None:
+        """Try for some minutes: an engine that has crashed comes back, and then nobody is to wait for the next run."""
+        for left in range(_TRIES, 0, -1):
+            try:
+                give_back(self._engine, under)
+            except SourceError:
+                if left == 1:
+                    raise
+                threading.Event().wait(_PAUSE_SECONDS)
+            else:
+                return
+
+    def require_still(self) -> None:
+        """Raise `SourceError` unless the containers stand still as they were told to (or are gone)."""
+        for container in self._under.get("containers", ()):
+            if not self._engine.containers({"id": container["id"]}):
+                continue
+            state = self._engine.inspect(str(container["id"])).get("State", {})
+            if not state.get("Paused") if self._how == "pause" else state.get("Running"):
+                raise SourceError(
+                    f"container {container['name']} did not stand still while its volume was read",
+                    advice="See who has started it (docker events); the snapshot was not kept.",
+                )
 
 
 def give_back(engine: Engine, under: Mapping[str, Any]) -> None:

@@ -97,10 +97,11 @@ class _VolumeCapture:
     report: Reporter
     compose: Sequence[str] = ()
     starts: list[Start] = field(default_factory=lambda: list[Start]())
+    walked: bool = False
 
     @property
     def roots(self) -> Sequence[bytes]:
-        return [place.logical for place in self.places] + [FACTS]
+        return [place.logical for place in self.places] + [COMPOSE] * bool(self.compose) + [FACTS]
 
     def open(self, stack: ExitStack) -> None:
         """Open each place's directory until the stack is left. `SourceError` when one cannot be opened."""
@@ -129,6 +130,7 @@ class _VolumeCapture:
             rules = Rules(excluded=excluded, starts=frozenset({start.path}))
             yield from Walker(start, rules, names, tally).entries()
         tally.tell(self.report)
+        self.walked = True
 
     def _compose(self, when: int) -> Iterator[Entry | Missed]:
         for number, path in enumerate(self.compose):
@@ -149,6 +151,9 @@ class _VolumeCapture:
                 f"containers stood still for {self.settings.quiesce_limit} and were given back before the end",
                 advice="Raise quiesce_limit, or save less in this job; the snapshot was not kept.",
             )
+        if not self.walked:
+            raise SourceError("the walk over the volumes did not come to its end")
+        self.standing.require_still()
         for place in self.places:
             if not Path(place.path).exists():
                 raise SourceError(f"{place.kind} {place.name} was removed while it was saved")

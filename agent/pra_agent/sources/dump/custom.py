@@ -26,6 +26,9 @@ class CustomPreset:
         demand = Demand(f"{self.settings.command[0]} {runner.where}", tail=tail, min_bytes=self.settings.min_bytes)
         return [Part(FILE, demand, self.settings.command, self.env)]
 
+    def databases(self, runner: Runner) -> Sequence[str]:  # noqa: ARG002 - the contract's
+        return ()
+
     def reinstate(self, runner: Runner, directory: str, context: ReinstateContext) -> Sequence[str]:
         command = self.settings.restore_command
         if not command:

@@ -45,8 +45,11 @@ class MysqlPreset:
             parts.append(Part(USERS_FILE, Demand(f"users {runner.where}"), text=text))
         return parts
 
-    def _databases(self, runner: Runner) -> list[str]:
-        there = [name for name in self._query(runner, "SHOW DATABASES").split("\n") if name and name not in SYSTEM]
+    def databases(self, runner: Runner) -> Sequence[str]:
+        return [name for name in self._query(runner, "SHOW DATABASES").split("\n") if name and name not in SYSTEM]
+
+    def _databases(self, runner: Runner) -> Sequence[str]:
+        there = self.databases(runner)
         if self.settings.databases == "all":
             if not there:
                 raise SourceError(f"{self.settings.preset} {runner.where}: there is no database to dump")

@@ -55,6 +55,11 @@ class PostgresqlPreset:
             parts.append(Part(file_name(name, SUFFIX), demand, argv, self.env))
         return parts
 
+    def databases(self, runner: Runner) -> Sequence[str]:
+        # The one that every server has counts only with something in it.
+        names = [str(fact["name"]) for fact in self._facts(runner)]
+        return [name for name in names if name != "postgres" or self._has_tables(runner, name)]
+
     def _facts(self, runner: Runner) -> list[dict[str, str]]:
         told = json.loads(self._query(runner, _FACTS) or "null")
         if not told:

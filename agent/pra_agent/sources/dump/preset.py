@@ -61,6 +61,10 @@ class Preset(Protocol):
         """Ask the server what there is and say what a dump consists of; never empty."""
         ...
 
+    def databases(self, runner: Runner) -> Sequence[str]:
+        """Ask the server which databases it has; none where there are no names to choose by."""
+        ...
+
     def reinstate(self, runner: Runner, directory: str, context: ReinstateContext) -> Sequence[str]:
         """Put the files of `directory` back; returns what was done, a line each."""
         ...

@@ -36,6 +36,9 @@ class RedisPreset:
         demand = Demand(f"redis {runner.where}", head=b"REDIS", tail=_END, min_bytes=self.settings.min_bytes)
         return [Part(FILE, demand, self._argv("--rdb", "-"), self.env)]
 
+    def databases(self, runner: Runner) -> Sequence[str]:  # noqa: ARG002 - the contract's
+        return ()
+
     def reinstate(self, runner: Runner, directory: str, context: ReinstateContext) -> Sequence[str]:
         keys = sum(int(found) for found in re.findall(r"keys=(\d+)", self._ask(runner, "INFO", "keyspace")))
         if keys and not context.force:

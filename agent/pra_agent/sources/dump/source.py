@@ -82,6 +82,13 @@ class DumpSource:
         with runner_for(self._settings) as runner:
             return self._preset().reinstate(runner, directory, context)
 
+    def databases_there(self) -> Sequence[str]:
+        """Ask the server which databases it has, its own left out. Raises `SourceError` when it cannot be asked."""
+        if self._settings.preset == "sqlite":
+            return ()
+        with runner_for(self._settings) as runner:
+            return self._preset().databases(runner)
+
     def _preset(self) -> Preset:
         env = self._env()
         match self._settings.preset:

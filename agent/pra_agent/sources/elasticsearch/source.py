@@ -71,6 +71,12 @@ class ElasticsearchSource:
         with self._cluster() as cluster:
             return reinstate(cluster, self._settings, context)
 
+    def indices_there(self) -> Sequence[str]:
+        """Ask the cluster which indices it has, its own (with a leading dot) left out. Raises `SourceError`."""
+        with self._cluster() as cluster:
+            rows = cluster.ask("GET", "/_cat/indices", format="json", h="index", expand_wildcards="all")
+        return sorted(str(row["index"]) for row in rows if not str(row["index"]).startswith("."))
+
     def _clear(self, cluster: Cluster, state: StateBefore) -> None:
         """Delete a snapshot that a crashed run was about to make."""
         told = state.pending().get(_KEY)
@@ -134,6 +140,12 @@ class _ClusterCapture:
     facts: Mapping[str, Any]
     start: Start | None = None
     seen: int = 0
+    size: int = 0
+
+    @property
+    def detail(self) -> Mapping[str, object]:
+        """For the run's record: how large what the cluster keeps on this host is (mode fs)."""
+        return {} if self.start is None else {"local_snapshot_bytes": self.size}
 
     @property
     def data_instant(self) -> datetime:
@@ -170,7 +182,9 @@ class _ClusterCapture:
             yield Missed(f"shard {failure.partition(':')[0]}", failure.partition(":")[2].strip())
         if self.start is not None:
             for item in Walker(self.start, Rules(), Names(), Tally()).entries():
-                self.seen += isinstance(item, Listing) and item.files
+                if isinstance(item, Listing):
+                    self.seen += item.files
+                    self.size += item.size
                 yield item
 
     def verify(self) -> None:
