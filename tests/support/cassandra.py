@@ -203,7 +203,7 @@ class Node:
         with (self.home / "stdout.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def wait(self, seconds: float = 180) -> None:
+    def wait(self, seconds: float = 300) -> None:
         """Until it takes clients."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:

@@ -26,7 +26,7 @@ class CassandraTls(BaseModel):
     ca_file: Path = Field(description="Who has signed the node's certificate.")
     cert_file: Path | None = Field(default=None, description="The agent's own certificate, if the node asks for one.")
     key_file: Path | None = None
-    verify_host: bool = Field(default=True, description="The certificate must be for the address that is asked.")
+    verify_host: bool = Field(default=True, description="The certificate must be for the first of hosts.")
 
     @model_validator(mode="after")
     def _a_pair(self) -> Self:
