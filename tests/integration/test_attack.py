@@ -24,7 +24,7 @@ from pra_agent.repository.pack import OpenPack, SealedBlob
 from pra_agent.repository.repository import Repository
 from pra_agent.storage.backend import Kind
 from tests.support.agent import NODE
-from tests.support.hardened import Cli, Hardened
+from tests.support.hardened import NEVER, Cli, Hardened
 from tests.support.process import wait_until
 from tests.support.radosgw import Radosgw
 
@@ -245,23 +245,27 @@ def test_an_index_that_leads_to_garbage_gets_nothing_removed(site, cli):
     assert "check: no damage" in cli("--direct", "check", "--read-data")
 
 
-def test_a_lock_that_stays_does_not_let_retention_run_out(site, cli):
+def test_what_keeps_the_pruner_from_its_work_does_not_let_retention_run_out(site, cli, monkeypatch):
     Saved(site, cli, 1)
     with site.repository() as repository:
         repository.locks.write(exclusive=True)
-    site.agent.configure(
-        repository={**site.agent.settings["repository"], "object_lock": {"mode": "GOVERNANCE", "retain": "90d"}}
-    )
+    victim = site.objects("data/")[0]
+    site.client("agent").put_object(Bucket=site.bucket, Key=victim, Body=b"ransom")
+    monkeypatch.setattr("pra_agent.operations.pruner.MOST_BROUGHT_BACK", 0)
+    longer = {"mode": "GOVERNANCE", "retain": "90d"}
+    site.agent.configure(repository={**site.agent.settings["repository"], "object_lock": longer})
     cli.config = site.pruner()
     (failed,) = cli.visits("prune", code=1)
-    assert failed["type"] == "failed"
-    owner = site.radosgw.server.client()
-    for key in site.objects():
-        until = owner.head_object(Bucket=site.bucket, Key=key).get("ObjectLockRetainUntilDate")
-        if "/locks/" in key:
-            assert until is None
-        else:
-            assert until > datetime.now(UTC) + timedelta(days=90)
+    assert "written over" in failed["message"]
+    monkeypatch.undo()
+    later = site.until()
+    assert all(until > datetime.now(UTC) + timedelta(days=90) for key, until in later if "/locks/" not in key)
+    assert [key for key, _ in later].count(victim) == 2
+    assert not [key for key, until in later if "/locks/" in key and until != NEVER]
+    # Once it is back, it is the lock that stands in the way.
+    (failed,) = cli.visits("prune", code=1)
+    assert failed["message"].startswith("exclusive lock")
+    assert failed["overwritten"] == [victim.removeprefix(f"{site.prefix}/")]
 
 
 # ---------------------------------------------------------------- and in peace

@@ -22,6 +22,7 @@ from tests.support.radosgw import Radosgw, agent_statements, pruner_statements
 from tests.support.repositories import PASSWORD
 
 CLOCK = SystemClock()
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Cli:
@@ -120,6 +121,16 @@ class Hardened:
     def objects(self, under: str = "") -> list[str]:
         """The present objects' keys."""
         return sorted(one["Key"] for one in self.versions(under) if one["IsLatest"] and "Size" in one)
+
+    def until(self) -> list[tuple[str, datetime]]:
+        """How long each version is locked; `NEVER` when it is not."""
+        owner = self.radosgw.server.client()
+        held: list[tuple[str, datetime]] = []
+        for one in self.versions():
+            if "Size" in one:
+                head = owner.head_object(Bucket=self.bucket, Key=one["Key"], VersionId=one["VersionId"])
+                held.append((one["Key"], head.get("ObjectLockRetainUntilDate", NEVER)))
+        return held
 
     def quiet_moment(self) -> datetime:
         """An instant after all that was written so far and before all that will be; the store counts whole seconds."""

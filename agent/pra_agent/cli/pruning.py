@@ -4,6 +4,7 @@ Each host keeps its own policies and key; only the store's credentials are repla
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from zoneinfo import ZoneInfo
 
 from pra_agent.cli.asking import ask_secret
@@ -82,7 +83,7 @@ def _place(config: Config, pruner: PrunerSettings, clock: Clock, copy: CopySetti
         scope=Scope(config.node, {name: keep or job.keep for name, job in config.jobs.items()}),
         zone=ZoneInfo(config.timezone),
         store=lambda: opened_backend(config, clock, opening),
-        originals=lambda: opened_originals(config, clock, opening),
+        originals=lambda: opened_originals(config, clock, opening) if lock is not None else nullcontext(),
         repository=lambda: opened_repository(config, clock, opening),
         retain=retain,
         # A copy gets a snapshot when it comes to it, a new one gets those of years.

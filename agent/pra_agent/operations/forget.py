@@ -93,8 +93,7 @@ def _decide(request: ForgetRequest, repository: Repository, now: datetime) -> tu
     scope = request.scope
     if request.quarantine is None and request.grace is None:
         return decide_all(snapshots, scope, now, request.zone), scope
-    infos = repository.backend.list(Kind.SNAPSHOT)
-    written = {info.handle.name: info.modified for info in infos if info.modified is not None} | dict(request.written)
+    written = _written(repository, request, snapshots)
     if request.quarantine is not None:
         doubtful = disagreeing(snapshots, written, tolerance=request.quarantine) - request.trusted
         scope = replace(scope, quarantined=scope.quarantined | doubtful)
@@ -111,13 +110,28 @@ def _decide(request: ForgetRequest, repository: Repository, now: datetime) -> tu
     return decisions, scope
 
 
+def _written(repository: Repository, request: ForgetRequest, snapshots: Sequence[Snapshot]) -> Mapping[str, datetime]:
+    """When the store got each snapshot; one that was written again beside the old one (a pin) has the old one's."""
+    infos = repository.backend.list(Kind.SNAPSHOT)
+    written = {info.handle.name: info.modified for info in infos if info.modified is not None} | dict(request.written)
+    known = {snapshot.id: snapshot for snapshot in snapshots}
+    for snapshot in snapshots:
+        old = known.get(snapshot.original)
+        if old is not None and age_order(old)[:2] == age_order(snapshot)[:2] and old.tree == snapshot.tree:
+            times = [written[name] for name in (old.id, snapshot.id) if name in written]
+            written |= {snapshot.id: min(times)} if times else {}
+    return written
+
+
 def _suspect(snapshots: Sequence[Snapshot], scope: Scope) -> frozenset[str]:
-    """Jobs of the node whose newest snapshot looked too small to the host."""
+    """Jobs of the node whose newest snapshot looked too small to the host, and was not accepted there."""
+    accepted = {snapshot.original for snapshot in snapshots if SUSPECT_TAG not in snapshot.tags}
     newest: dict[str, Snapshot] = {}
     for snapshot in sorted(snapshots, key=age_order):
         if snapshot.hostname == scope.node and snapshot.job and snapshot.id not in scope.quarantined:
             newest[snapshot.job] = snapshot
-    return frozenset(job for job, snapshot in newest.items() if SUSPECT_TAG in snapshot.tags)
+    suspect = (one for one in newest.values() if SUSPECT_TAG in one.tags and one.id not in accepted)
+    return frozenset(one.job for one in suspect)
 
 
 def _remove(doomed: Sequence[Snapshot], repository: Repository, report: Reporter, stop: Event | None) -> None:

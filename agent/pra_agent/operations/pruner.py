@@ -96,7 +96,16 @@ def forget_at(places: Iterable[Place], going: Round) -> Iterator[Visit]:
 
 def prune_at(places: Iterable[Place], going: Round) -> Iterator[Visit]:
     """Prune at each place within its own bounds; what stays is locked for `retain` from now on at least."""
-    return (_visit(place, going, _prune) for place in places)
+    for place in places:
+        visit = _visit(place, going, _prune)
+        if visit.error is not None:
+            try:
+                _hold_all(place, going)
+            except Interrupted:
+                raise
+            except PraError as error:
+                going.report(Notice(f"{place.name}: the object lock was not extended: {error.message}", "warning"))
+        yield visit
 
 
 def _visit(place: Place, going: Round, act: Act) -> Visit:
@@ -170,16 +179,19 @@ def _prune(place: Place, repository: Repository, going: Round, _written: Mapping
     request = PruneRequest(
         run=_run_id(), settings=place.bounds, dry_run=going.dry_run, retain=place.retain, prove_copies=True
     )
-    try:
-        done = prune(request, repository, clock=going.clock, report=going.report, stop=going.stop)
-    except Interrupted:
-        raise
-    except PraError:
-        if place.retain is not None and not going.dry_run:
-            until = lock_until(going.clock.now(), place.retain)
-            extend_everything(repository, until, report=going.report, stop=going.stop)
-        raise
+    done = prune(request, repository, clock=going.clock, report=going.report, stop=going.stop)
     return Visit(place, done.record)
+
+
+def _hold_all(place: Place, going: Round) -> None:
+    """Extend the lock of everything at a place that could not be pruned; also of what was written over."""
+    if place.retain is None or going.dry_run:
+        return
+    until = lock_until(going.clock.now(), place.retain)
+    with place.store() as store, place.originals() as originals:
+        for backend in (store, originals):
+            if backend is not None:
+                extend_everything(backend, until, report=going.report, stop=going.stop)
 
 
 def _run_id() -> str:

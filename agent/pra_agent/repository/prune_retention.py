@@ -11,7 +11,7 @@ from pra_agent.errors import Interrupted
 from pra_agent.model.events import Progress, Reporter, ignore
 from pra_agent.repository.prune_plan import PrunePlan
 from pra_agent.repository.repository import Repository
-from pra_agent.storage.backend import Handle, Kind
+from pra_agent.storage.backend import Backend, Handle, Kind
 
 _STEP = 500
 
@@ -27,34 +27,32 @@ def extend_retention(
     """Lock everything that stays until then at least; returns how many objects there are."""
     stays = plan.packs.table.used > 0
     stays[plan.repack] = False
-    handles = _listed(repository, (Kind.CONFIG, Kind.KEY, Kind.SNAPSHOT))
+    handles = _listed(repository.backend, (Kind.CONFIG, Kind.KEY, Kind.SNAPSHOT))
     handles += [Handle(Kind.INDEX, name) for name in sorted(plan.index_files)]
     handles += [Handle(Kind.DATA, plan.packs.table.name(int(number))) for number in np.flatnonzero(stays)]
-    return _extend(repository, handles, until, report, stop)
+    return _extend(repository.backend, handles, until, report, stop)
 
 
 def extend_everything(
-    repository: Repository, until: datetime, *, report: Reporter = ignore, stop: Event | None = None
+    backend: Backend, until: datetime, *, report: Reporter = ignore, stop: Event | None = None
 ) -> int:
     """Lock all objects until then at least, for want of a plan that tells what is needed; takes no lock and no index.
 
     Whoever keeps a prune from its turn cannot let the locks run out with it.
     """
-    handles = _listed(repository, (kind for kind in Kind if kind is not Kind.LOCK))
-    return _extend(repository, handles, until, report, stop)
+    handles = _listed(backend, (kind for kind in Kind if kind is not Kind.LOCK))
+    return _extend(backend, handles, until, report, stop)
 
 
-def _listed(repository: Repository, kinds: Iterable[Kind]) -> list[Handle]:
-    return [info.handle for kind in kinds for info in repository.backend.list(kind)]
+def _listed(backend: Backend, kinds: Iterable[Kind]) -> list[Handle]:
+    return [info.handle for kind in kinds for info in backend.list(kind)]
 
 
-def _extend(
-    repository: Repository, handles: Sequence[Handle], until: datetime, report: Reporter, stop: Event | None
-) -> int:
+def _extend(backend: Backend, handles: Sequence[Handle], until: datetime, report: Reporter, stop: Event | None) -> int:
     def extend(handle: Handle) -> None:
-        repository.backend.extend_retention(handle, until)
+        backend.extend_retention(handle, until)
 
-    workers = max(1, repository.backend.connections)
+    workers = max(1, backend.connections)
     done = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="retention") as pool:
         for start in range(0, len(handles), _STEP):

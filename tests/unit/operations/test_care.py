@@ -1,5 +1,6 @@
 """Forget, pin, prune and check as operations: locks, records, dry runs."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from pra_agent.errors import AccessDenied, Interrupted, Locked
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.model.runs import Outcome
+from pra_agent.model.snapshots import SUSPECT_TAG
 from pra_agent.operations.check import CheckRequest, check
 from pra_agent.operations.forget import ForgetRequest, forget
 from pra_agent.operations.pin import pin, unpin
@@ -93,6 +95,49 @@ def test_backdated_snapshots_are_quarantined_by_the_store_s_clock(backend, repos
     trusted = ForgetRequest("r2", SCOPE, quarantine=timedelta(days=2), trusted=frozenset(f.id for f in fakes))
     forget(trusted, repository, clock=CLOCK)
     assert {s.id for s in repository.snapshots() if s.job} == {fake.id for fake in fakes}
+
+
+def test_what_the_store_has_not_had_for_long_is_not_forgotten(backend, repository):
+    careful: Any = {"quarantine": timedelta(days=30), "grace": timedelta(days=7)}
+    young = sorted((handle for handle in backend.modified if handle.kind is Kind.SNAPSHOT), key=lambda one: one.name)
+    for handle in young:
+        backend.modified[handle] = CLOCK.now() - timedelta(days=6)
+    assert forget(ForgetRequest("r1", SCOPE, **careful), repository, clock=CLOCK).record.detail["forgotten"] == 0
+    written = {handle.name: CLOCK.now() - timedelta(days=8) for handle in young}
+    done = forget(ForgetRequest("r2", SCOPE, written=written, **careful), repository, clock=CLOCK)
+    assert done.record.detail["forgotten"] == 3
+
+
+def test_a_job_whose_newest_snapshot_is_suspect_loses_nothing_at_the_pruner(backend, repository):
+    for handle in list(backend.modified):
+        backend.modified[handle] = START + timedelta(hours=6)
+    newest = [snapshot for snapshot in repository.snapshots() if snapshot.job][-1]
+    with repository.lock():
+        suspect = repository.save_snapshot(
+            replace(newest, id="", time=START + timedelta(hours=6), tags=(*newest.tags, SUSPECT_TAG))
+        )
+    request = ForgetRequest("r1", SCOPE, quarantine=timedelta(days=30))
+    assert forget(request, repository, clock=CLOCK).record.detail["forgotten"] == 0
+    with repository.lock():
+        repository.save_snapshot(replace(suspect, id="", original=suspect.id, tags=newest.tags))
+    assert forget(request, repository, clock=CLOCK).record.detail["forgotten"] == 4
+
+
+def test_a_snapshot_that_was_pinned_without_the_right_to_delete_is_believed(backend, repository, monkeypatch):
+    for handle in list(backend.modified):
+        backend.modified[handle] = START + timedelta(hours=6)
+    oldest = next(snapshot for snapshot in repository.snapshots() if snapshot.job)
+
+    def denied(_name: str) -> None:
+        raise AccessDenied("delete")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "remove_snapshot", denied)
+        pinned = pin(oldest.id, repository)
+    request = ForgetRequest("r1", SCOPE, quarantine=timedelta(days=2))
+    done = forget(request, repository, clock=CLOCK)
+    assert done.quarantined == []
+    assert {snapshot.id for snapshot in repository.snapshots() if snapshot.job} > {pinned.id}
 
 
 def test_an_unreadable_snapshot_is_left_alone_and_told(backend, repository):

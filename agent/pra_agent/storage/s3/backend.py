@@ -149,8 +149,8 @@ class S3Backend:
         if lock is None or handle.kind is Kind.LOCK:
             return
         require_name(handle)
-        key = self._key(handle)
-        head: Any = self.ask("stat", handle.path, lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
+        address = self._address(handle)
+        head: Any = self.ask("stat", handle.path, lambda s3: s3.head_object(**address))
         held = head.get("ObjectLockRetainUntilDate")
         if held is not None and held >= until:
             return
@@ -158,8 +158,7 @@ class S3Backend:
             "extend_retention",
             handle.path,
             lambda s3: s3.put_object_retention(
-                Bucket=self._bucket,
-                Key=key,
+                **address,
                 Retention={"Mode": head.get("ObjectLockMode", lock.mode), "RetainUntilDate": until},
             ),
         )

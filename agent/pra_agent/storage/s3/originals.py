@@ -30,8 +30,8 @@ class _Entry:
 class S3OriginalsBackend(S3Backend):
     """Lists the objects whose present version is not their first since they were last deleted.
 
-    `list` gives size and time of the first version, and must come before `get`, which reads it. `put` writes over what
-    is there: to bring the first version back. Everything else is the present's.
+    `list` gives size and time of the first version, and must come before `get`, `stat` and `extend_retention`, which
+    are about it. `put` writes over what is there: to bring the first version back.
     """
 
     #: Entries in one answer; the store gives a thousand at most.
