@@ -119,9 +119,15 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console = Console()
-    # A row that is too long is the terminal's to break: a cell that is cut or folded cannot be read or copied.
+    # A row that is too long is the terminal's to break: a cell that is cut or folded cannot be read or copied. But
+    # sentences in the last column go on below each other where their words have room.
     natural = console.measure(table, options=console.options.update(width=10_000)).maximum
-    console.width = max(console.width, natural)
+    last = [row[-1] for row in rows] if rows else []
+    room = console.width - (natural - max((len(cell) for cell in (columns[-1], *last)), default=0))
+    if natural > console.width and room >= max((len(word) for cell in last for word in cell.split()), default=0) + 12:
+        table.columns[-1].no_wrap = False
+    else:
+        console.width = max(console.width, natural)
     console.print(table)
 
 

@@ -6,7 +6,7 @@ data instant. Nothing is saved when the source says that it did not give the who
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -18,7 +18,8 @@ from pra_agent.archiver.memory import Memory
 from pra_agent.archiver.values import Archived, Limits, Options
 from pra_agent.clock import Clock, SystemClock
 from pra_agent.errors import DamagedError, SkippedError
-from pra_agent.model.events import Reporter, ignore
+from pra_agent.model.events import Event as RunEvent
+from pra_agent.model.events import Progress, Reporter, ignore
 from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.model.runs import Operation, Outcome, RunRecord
 from pra_agent.model.snapshots import AGENT_TAG, PARTIAL_TAG, SUSPECT_TAG, Snapshot
@@ -176,7 +177,8 @@ class _Backup:
             stop=self._stop,
             never=request.never,
         )
-        options = Options(parent, request.full, self._report, self._stop, request.limits, self._clock, self._memory)
+        report = _expecting(self._report, parent)
+        options = Options(parent, request.full, report, self._stop, request.limits, self._clock, self._memory)
         # The component is put back (a container goes on, a snapshot is cleared) before the rest is uploaded.
         with ExitStack() as writing:
             writer = writing.enter_context(self._repository.writer())
@@ -294,6 +296,22 @@ def find_parent(snapshots: Sequence[Snapshot], node: str, job: str) -> Snapshot 
     """
     own = [each for each in snapshots if each.hostname == node and each.job == job and SUSPECT_TAG not in each.tags]
     return max(own, key=lambda each: each.time, default=None)
+
+
+def _expecting(report: Reporter, parent: Snapshot | None) -> Reporter:
+    """Add the parent's totals to what the archiver tells, as the best guess that there is; none when it is exceeded."""
+    known = parent.summary if parent is not None else {}
+    files, size = known.get("total_files_processed"), known.get("total_bytes_processed")
+    if not isinstance(files, int) or not isinstance(size, int):
+        return report
+
+    def tell(event: RunEvent) -> None:
+        if isinstance(event, Progress) and event.files_done <= files and event.bytes_done <= size:
+            report(replace(event, files_total=files, bytes_total=size))
+        else:
+            report(event)
+
+    return tell
 
 
 def _summary(captured: _Captured, started: datetime, finished: datetime) -> Mapping[str, object]:

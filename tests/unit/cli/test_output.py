@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pra_agent.cli.output import Output, age, count, duration, printable_text, report_error, to_json
+from pra_agent.cli.output import Output, _rich_table, age, count, duration, printable_text, report_error, to_json
 from pra_agent.model.runs import Operation, Outcome, RunRecord
 
 MOMENT = datetime(2026, 11, 30, 10, 0, tzinfo=timezone(timedelta(hours=1)))
@@ -98,3 +98,15 @@ def test_errors(capsys):
     assert capsys.readouterr().err == "pra-agent: first\npra-agent: second \\x1b[31m\n  do this\n"
     report_error("m", "a", 12, as_json=True)
     assert json.loads(capsys.readouterr().err) == {"type": "error", "message": "m", "advice": "a", "exit_code": 12}
+
+
+def test_sentences_in_the_last_column_fold_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [("817ee338", "hourly snapshot, daily snapshot, weekly snapshot, minimum count"), ("d3beaa32", "pinned")]
+    _rich_table(("SNAPSHOT", "WHY"), rows, ())
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 60
+    assert " ".join(" ".join(line.split()) for line in lines).count("minimum count") == 1
+    # A long name is left to the terminal: what is folded cannot be copied.
+    _rich_table(("SNAPSHOT", "PATH"), [("817ee338", "/" + "long" * 40)], ())
+    assert any("long" * 40 in line for line in capsys.readouterr().out.splitlines())

@@ -295,3 +295,19 @@ def test_blobs_are_sampled(tmp_path):
     repository = make_repository()
     record = run(repository, FilesSettings(paths=(tmp_path,)).build(), limits=Limits(workers=1, sample=5))
     assert record.detail["blobs_read_back"] == 6
+
+
+def test_the_run_before_says_how_much_there_will_be():
+    repository = make_repository(clock=FakeClock())
+    source = Scripted()
+    first: list[Told] = []
+    run(repository, source, report=first)
+    assert {each.bytes_total for each in first if isinstance(each, Progress)} == {0}
+    again: list[Told] = []
+    run(repository, source, report=again)
+    totals = [(each.files_total, each.bytes_total) for each in again if isinstance(each, Progress)]
+    assert totals[-1] == (1, 4)
+    source.files = {**source.files, b"/srv/more": bytes(100)}
+    more: list[Told] = []
+    run(repository, source, report=more)
+    assert [each.bytes_total for each in more if isinstance(each, Progress)][-1] == 0
