@@ -82,7 +82,7 @@ def _instant(text: str) -> datetime:
 
 def pra_copy_file(item: Mapping[str, object]) -> Mapping[str, object]:
     """Turn a name and its keys into the file that they are to be in."""
-    return {"file": f"copy-{item['key']}", "keys": item["value"]}
+    return {"file": f"copy-{item['key']}", "pair": item["value"]}
 
 
 def pra_copy_credentials(item: Mapping[str, object], directory: str) -> Mapping[str, object]:

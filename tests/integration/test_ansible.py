@@ -17,14 +17,23 @@ from ruamel.yaml import YAML
 from pra_agent import config
 from tests.support import hosts, packages
 from tests.support.docker_engine import TESTBED, Dockerd, dockerd
+from tests.support.elasticsearch import opensearch_node
 from tests.support.hosts import Host
 
 __all__ = ["dockerd"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+rendering = pytest.mark.xdist_group("ansible")
 ROOT = Path(__file__).parents[2]
 HOME = TESTBED / "ansible"
 PLAYBOOKS = ("playbook", "recover", "failover", "rotate-keys", "upgrade", "retire")
 PASSWORD = "/etc/pra-agent/repository-password"
+
+
+def on_a_host(test: Any) -> Any:
+    """Mark a test that needs a container with systemd."""
+    for mark in (pytest.mark.docker, pytest.mark.systemd, pytest.mark.xdist_group("docker")):
+        test = mark(test)
+    return test
 
 
 class Ansible:
@@ -160,6 +169,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@rendering
 def test_the_agent_takes_what_is_rendered(rendered, tmp_path):
     for name in ("repository-password", "s3"):
         (tmp_path / name).write_text("[default]\naws_access_key_id = A\naws_secret_access_key = B\n")
@@ -179,10 +189,59 @@ def test_the_agent_takes_what_is_rendered(rendered, tmp_path):
     assert loaded.copies[0].url == "s3://dr-backups/backups/web-1"
 
 
+@rendering
 def test_no_secret_is_in_what_everybody_reads(rendered):
     for path in rendered.glob("*.*"):
         assert "secret%" not in path.read_text()
     assert "LoadCredential=s3:/etc/pra-agent/credentials/s3" in (rendered / "web-1.unit.conf").read_text()
+
+
+@rendering
+def test_the_pruning_host_has_the_policies_of_the_inventory(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("files are given to root")
+    role = {"name": f"{ROOT}/ansible/roles/pruner", "tasks_from": "files"}
+    document = {"name": f"{ROOT}/ansible/roles/backup", "tasks_from": "document"}
+    common = {"connection": "local", "vars": HERE}
+    play = written(
+        tmp_path / "pruner.yml",
+        [
+            {"hosts": "protected", "gather_facts": True, **common, "tasks": [{"include_role": document}]},
+            {"hosts": "pruner", "gather_facts": False, **common, "tasks": [{"include_role": role}]},
+        ],
+    )
+    (tmp_path / "filter_plugins").symlink_to(ROOT / "ansible/filter_plugins")
+    protected = {name: {**PROTECTED[name], "backup_repository_password": f"of {name}"} for name in PROTECTED}
+    keys = {"access_key": "A", "secret_key": "S%"}
+    settings = {
+        "pruner_access_key": "A",
+        "pruner_secret_key": "S%",
+        "pruner_copy_keys": {"dr-site": keys},
+        "pruner_config": {"quarantine": "2d"},
+    }
+    ansible = Ansible(inventory(tmp_path / "inventory", protected=protected, pruner={"prune-1": settings}))
+    out = tmp_path / "out"
+    argv = ("-e", f"pruner_dir={out}", "-e", "s3_bucket=b-1")
+    (out / "hosts").mkdir(parents=True)
+    (out / "hosts" / "gone.yaml").write_text("")
+    assert "S%" not in ansible.playbook(play, *argv)
+    assert changed(ansible.playbook(play, *argv)) == []
+    assert not (out / "hosts" / "gone.yaml").exists()
+    # The first by name is the one that is called, and names the others.
+    first = config.load(out / "hosts" / "db-1.yaml")
+    assert first.pruner is not None
+    assert first.pruner.hosts == (out / "hosts" / "web-1.yaml",)
+    assert set(first.pruner.copies) == {"dr-site"}
+    assert (out / "copy-dr-site.ini").read_text().splitlines()[1:] == [
+        "aws_access_key_id = A",
+        "aws_secret_access_key = S%",
+    ]
+    other = config.load(out / "hosts" / "web-1.yaml")
+    assert other.pruner is None
+    assert other.repository.url == "s3://b-1/backups/web-1"
+    assert other.repository.password.file is not None
+    assert other.repository.password.file.read_text() == "of web-1\n"
+    assert list(other.jobs) == list(JOBS)
 
 
 # ---------------------------------------------------------------- the monitoring host
@@ -195,18 +254,11 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ansible, Path, 
     if os.geteuid() != 0:
         pytest.skip("files are given to root")
     base = tmp_path_factory.mktemp("monitoring")
-    play = written(
-        base / "monitoring.yml",
-        [
-            {
-                "hosts": "monitoring",
-                "connection": "local",
-                "vars": HERE,
-                "gather_facts": False,
-                "roles": [f"{ROOT}/ansible/roles/monitoring"],
-            }
-        ],
-    )
+    common = {"hosts": "monitoring", "connection": "local", "vars": HERE, "gather_facts": False}
+    role = f"{ROOT}/ansible/roles/monitoring"
+    play = written(base / "monitoring.yml", [{**common, "roles": [role]}])
+    expected = {"include_role": {"name": role, "tasks_from": "expected"}}
+    written(base / "expected.yml", [{**common, "tasks": [expected]}])
     # Filters lie beside playbooks.
     (base / "filter_plugins").symlink_to(ROOT / "ansible/filter_plugins")
     settings = {
@@ -215,8 +267,9 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ansible, Path, 
         "monitoring_group": "root",
         "monitoring_grafana_etc": f"{base}/grafana",
         "monitoring_grafana_dashboard_dir": f"{base}/dashboards",
-        "monitoring_webhook": "http://127.0.0.1:1/alerts",
-        "monitoring_deadman_webhook": "http://127.0.0.1:1/alive",
+        "monitoring_receivers": {"on-call": {"webhook_configs": [{"url": "http://127.0.0.1:1/alerts"}]}},
+        "monitoring_cassandra": ["db-1:9042"],
+        "monitoring_grafana_alerts": True,
         "monitoring_endpoints": ["https://app.example.org/"],
         "monitoring_observers": {"watch-1:9808": "127.0.0.1:9808"},
         "monitoring_runbooks": "https://example.org/alerts.md",
@@ -231,6 +284,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ansible, Path, 
     return ansible, base, argv
 
 
+@rendering
 def test_expected_jobs_are_what_the_agents_are_configured_for(monitored, rendered):
     rules = YAML(typ="safe").load((monitored[1] / "etc/rules/expected.rules.yml").read_text())["groups"][0]["rules"]
     assert {rule["record"] for rule in rules} == {"pra:expected_job_rpo_seconds"}
@@ -246,6 +300,7 @@ def test_expected_jobs_are_what_the_agents_are_configured_for(monitored, rendere
     assert scheduled["web-1:9807", "home"] == "vector(21600)"
 
 
+@rendering
 def test_prometheus_takes_it_and_a_second_run_changes_nothing(monitored):
     ansible, base, argv = monitored
     done = subprocess.run(
@@ -260,48 +315,110 @@ def test_prometheus_takes_it_and_a_second_run_changes_nothing(monitored):
     ]
     assert changed(ansible.playbook(*argv)) == []
     # A host that leaves is neither scraped nor expected.
-    ansible.playbook(*argv, "-e", '{"monitoring_without": ["web-1"]}')
+    ansible.playbook(base / "expected.yml", "-e", '{"monitoring_without": ["web-1"]}')
     for name in ("targets/agents.yml", "targets/nodes.yml", "rules/expected.rules.yml"):
         text = (base / "etc" / name).read_text()
         assert "web-1" not in text
         assert "db-1" in text
 
 
+# ---------------------------------------------------------------- Elasticsearch's own repository
+@pytest.mark.elasticsearch
+@pytest.mark.xdist_group("elasticsearch")
+def test_a_cluster_gets_its_repository_in_s3(versitygw, tmp_path):
+    s3 = {"endpoint": versitygw.endpoint, "access_key": versitygw.access_key, "secret_key": versitygw.secret_key}
+    node = opensearch_node("os-ansible", s3=s3)
+    play = written(
+        tmp_path / "elastic.yml",
+        [
+            {
+                "hosts": "elastic",
+                "connection": "local",
+                "vars": HERE,
+                "gather_facts": False,
+                "roles": [f"{ROOT}/ansible/roles/elastic"],
+            }
+        ],
+    )
+    settings = {"elastic_url": node.url, "elastic_s3_endpoint": versitygw.endpoint, "elastic_s3_path_style": True}
+    ansible = Ansible(inventory(tmp_path / "inventory", elastic={"search-1": settings}))
+    try:
+        node.start()
+        node.wait()
+        argv = (play, "-e", f"s3_bucket={versitygw.new_bucket()} s3_region=us-east-1", "--tags", "all")
+        assert "failed=1" in ansible.playbook(play, check=False)
+        assert len(changed(ansible.playbook(*argv))) == 1
+        assert changed(ansible.playbook(*argv)) == []
+        told = node.ask("GET", "/_snapshot/_all")["my_s3_repo"]
+        assert (told["type"], told["settings"]["base_path"]) == ("s3", "elasticsearch/my_s3_repo")
+        assert len(changed(ansible.playbook(*argv, "-e", "elastic_base_path=elsewhere"))) == 1
+    finally:
+        node.stop()
+
+
 # ---------------------------------------------------------------- a bare host
-@pytest.fixture(scope="module")
-def bare(dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ansible, Host]]:
-    """A host without the agent, and an inventory that has it."""
-    packages.can_build()
-    built = packages.packages("debian12", "debian13")
-    directory = tmp_path_factory.mktemp("bare")
-    signed, keyring = _signed(built, directory)
-    with hosts.running(dockerd, "host12") as host:
-        host.sh("mkdir -p /srv/app/deep; echo one >/srv/app/deep/file; chown 4242:4243 /srv/app/deep/file")
-        variables: dict[str, object] = {
+class Fleet:
+    """Hosts without the agent, and an inventory that has them; they share a directory as another site."""
+
+    def __init__(self, engine: Dockerd, directory: Path, built: Path) -> None:
+        self._directory = directory
+        self._groups: dict[str, dict[str, object]] = {}
+        self.dist, keyring = _signed(built, directory)
+        self._common: dict[str, object] = {
             "ansible_connection": "community.docker.docker",
-            "ansible_host": host.name,
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
-            "backup_package_dir": str(signed),
+            "backup_package_dir": str(self.dist),
             "backup_package_keyring": str(keyring),
-            "backup_jobs": {"app": {"source": {"type": "files", "paths": ["/srv/app"]}}},
-            "backup_credentials": {"other": "not seen"},
         }
-        yield Ansible(inventory(directory / "inventory", protected={"web-1": variables}), dockerd.env), host
+        self.shared = directory / "shared"
+        self.shared.mkdir()
+        (directory / "inventory" / "group_vars").mkdir(parents=True)
+        (directory / "inventory" / "group_vars" / "dr.yml").symlink_to(ROOT / "ansible/inventory/group_vars/dr.yml")
+        self.ansible = Ansible(directory / "inventory", engine.env)
+
+    def add(self, group: str, name: str, host: Host, **variables: object) -> None:
+        """Put a host into the inventory."""
+        self._groups[group] = {name: {**self._common, "ansible_host": host.name, **variables}}
+        inventory(self._directory / "inventory", **self._groups)
+
+
+@pytest.fixture(scope="module")
+def fleet(dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    packages.can_build()
+    return Fleet(dockerd, tmp_path_factory.mktemp("fleet"), packages.packages("debian12", "debian13"))
+
+
+@pytest.fixture(scope="module")
+def bare(dockerd: Dockerd, fleet: Fleet) -> Iterator[tuple[Ansible, Host]]:
+    """A bare host, web-1, and the inventory that has it."""
+    with hosts.running(dockerd, "host12", f"{fleet.shared}:/mnt/dr") as host:
+        host.sh("mkdir -p /srv/app/deep; echo one >/srv/app/deep/file; chown 4242:4243 /srv/app/deep/file")
+        fleet.add(
+            "protected",
+            "web-1",
+            host,
+            backup_jobs={"app": {"source": {"type": "files", "paths": ["/srv/app"]}}},
+            backup_copies=[{"name": "dr-site", "url": "/mnt/dr/web-1"}],
+            backup_repository_password="correct horse battery staple",
+            backup_credentials={"other": "not seen"},
+        )
+        yield fleet.ansible, host
 
 
 def _signed(built: Path, directory: Path) -> tuple[Path, Path]:
-    """The package with a signature beside it, and the keyring that it is verified by."""
+    """The packages with signatures beside them, and the keyring that they are verified by."""
     here, gnupg = directory / "dist", directory / "gnupg"
     here.mkdir()
     gnupg.mkdir(mode=0o700)
-    package = here / packages.deb(built, "debian12").name
-    package.symlink_to(packages.deb(built, "debian12"))
+    found = [packages.deb(built, target) for target in ("debian12", "debian13")]
+    for package in found:
+        (here / package.name).symlink_to(package)
     gpg = ["gpg", "--homedir", str(gnupg), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
     try:
         for argv in (
             ["--quick-generate-key", "packages@example.org", "ed25519", "sign"],
-            ["--output", f"{package}.sig", "--detach-sign", str(package)],
+            *(["--output", f"{here / each.name}.sig", "--detach-sign", str(each)] for each in found),
             ["--output", str(directory / "signer.gpg"), "--export"],
         ):
             subprocess.run([*gpg, *argv], check=True, capture_output=True)
@@ -310,9 +427,8 @@ def _signed(built: Path, directory: Path) -> tuple[Path, Path]:
     return here, directory / "signer.gpg"
 
 
-@pytest.mark.docker
-@pytest.mark.systemd
-def test_a_bare_host_becomes_a_protected_one(bare):
+@on_a_host
+def test_a_bare_host_becomes_a_protected_one(bare, fleet):
     ansible, host = bare
     playbook = ("ansible/playbook.yml", "--tags", "deploy,backup")
     ansible.playbook(*playbook, "--check")
@@ -327,17 +443,18 @@ def test_a_bare_host_becomes_a_protected_one(bare):
     assert changed(ansible.playbook(*playbook)) == []
 
     # Another file than the one that was signed is not installed.
-    for signature in Path(str(ansible.inventory.parent.parent / "dist")).glob("*.sig"):
-        whole = signature.read_bytes()
-        signature.write_bytes(whole[:-8] + bytes(8))
-        refused = ansible.playbook(*playbook, check=False)
-        signature.write_bytes(whole)
-        assert "gpgv" in refused
-        assert "failed=1" in refused
+    (signature,) = fleet.dist.glob("*~debian12_*.sig")
+    whole = signature.read_bytes()
+    signature.write_bytes(whole[:-8] + bytes(8))
+    refused = ansible.playbook(*playbook, check=False)
+    signature.write_bytes(whole)
+    assert "gpgv" in refused
+    assert "failed=1" in refused
+
+    ansible.playbook("ansible/upgrade.yml")
 
 
-@pytest.mark.docker
-@pytest.mark.systemd
+@on_a_host
 def test_files_come_back_as_they_were(bare):
     ansible, host = bare
     if host.done("test", "-e", "/usr/bin/pra-agent").returncode != 0:
@@ -357,13 +474,13 @@ def test_files_come_back_as_they_were(bare):
     assert not status["jobs"][0]["on_hold"]
 
 
-@pytest.mark.docker
-@pytest.mark.systemd
+@on_a_host
 def test_another_password_and_then_the_end(bare):
     ansible, host = bare
     if host.done("test", "-e", "/usr/bin/pra-agent").returncode != 0:
         pytest.skip("the host could not be set up")
     before = host.run("cat", PASSWORD)
+    assert before == "correct horse battery staple"
     slot = cast("Any", host.json("pra-agent", "--direct", "--json", "key", "list")[0])["keys"][0]["id"]
     printed = ansible.playbook("ansible/rotate-keys.yml")
     after = host.run("cat", PASSWORD)
@@ -388,3 +505,26 @@ def test_another_password_and_then_the_end(bare):
     host.put(PASSWORD, after, 0o600)
     there = host.run("pra-agent", "--direct", "--json", "snapshots")
     assert there.count('"tree"') == kept.count('"tree"') + 1
+
+
+@on_a_host
+def test_another_host_takes_over_at_the_other_site(bare, fleet, dockerd):
+    ansible, lost = bare
+    if lost.done("test", "-e", "/usr/bin/pra-agent").returncode != 0:
+        pytest.skip("the host could not be set up")
+    # Since the last test, it is the rotated one.
+    password = lost.run("cat", PASSWORD)
+    lost.sh("chmod -R a+rwX /mnt/dr")
+    instant = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    argv = ("ansible/failover.yml", "-e", f"recover_at={instant}", "-e", f"backup_repository_password={password}")
+    with hosts.running(dockerd, "host13", f"{fleet.shared}:/mnt/dr") as host:
+        fleet.add("dr", "standby-1", host, failover_of="web-1")
+        assert "failover_confirm" in ansible.playbook(*argv, check=False)
+        printed = ansible.playbook(*argv, "-e", "failover_confirm=true")
+        assert password not in printed
+        assert host.sh("stat -c %u:%g /srv/app/deep/file").strip() == "4242:4243"
+        status = cast("dict[str, Any]", host.json("pra-agent", "--json", "status")[0])
+        assert status["daemon"]["node"] == "web-1"
+        assert not status["jobs"][0]["on_hold"]
+        # It goes on in the lost one's name.
+        host.run("pra-agent", "backup")
