@@ -135,7 +135,9 @@ def _secrets(loaded: Loaded, resolver: Resolver) -> Iterator[Problem]:
         try:
             _can_be_had(reference, resolver)
         except SecretError as error:
-            yield loaded.problem(*path, what=error.message, suggestion=error.advice)
+            new = path == ("repository", "password") and reference.file is not None and not reference.file.exists()
+            advice = "pra-agent init generates it" if new else error.advice
+            yield loaded.problem(*path, what=error.message, suggestion=advice)
 
 
 def secret_references(loaded: Loaded) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:

@@ -55,6 +55,7 @@ def test_a_missing_secret(place):
     (place / "password").unlink()
     (line,) = found(place)
     assert line.startswith("config.yaml:2: repository.password: password: cannot be read")
+    assert line.endswith("pra-agent init generates it")
 
 
 def test_secrets_of_copies_and_credential_files_are_looked_at(place):

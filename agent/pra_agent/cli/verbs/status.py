@@ -62,6 +62,9 @@ def _show(output: Output, client: Client) -> Sequence[JobStatus]:
         output.line("on hold: no scheduled run until pra-agent release")
     output.table(COLUMNS, [_row(job, now) for job in jobs], right=("AGE", "RPO", "SIZE"))
     for job in jobs:
+        if job.health is Health.AWAITING_FIRST and job.data_instants:
+            lacking = [place.name for place in job.fact.destinations if place.name not in job.data_instants]
+            output.line(f"{job.fact.name}: nothing of it yet at {', '.join(lacking)}")
         if job.progress:
             output.line(f"{job.fact.name}: {_progress(job)}")
         if job.suspect:
