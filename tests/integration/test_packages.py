@@ -191,7 +191,6 @@ def test_the_life_of_an_installation(host):
     assert "journal version 99" in host.journal("pra-agent")
     assert "Install the newer pra-agent again" in host.journal("pra-agent")
     version(host, 1)
-    install(host, "/packages")
     host.run("systemctl", "restart", "pra-agent.service")
     assert outcomes(host)[0] == "success"
 
