@@ -251,13 +251,13 @@ def test_what_keeps_the_pruner_from_its_work_does_not_let_retention_run_out(site
         repository.locks.write(exclusive=True)
     victim = site.objects("data/")[0]
     site.client("agent").put_object(Bucket=site.bucket, Key=victim, Body=b"ransom")
-    monkeypatch.setattr("pra_agent.operations.pruner.MOST_BROUGHT_BACK", 0)
     longer = {"mode": "GOVERNANCE", "retain": "90d"}
     site.agent.configure(repository={**site.agent.settings["repository"], "object_lock": longer})
     cli.config = site.pruner()
-    (failed,) = cli.visits("prune", code=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pra_agent.operations.pruner.MOST_BROUGHT_BACK", 0)
+        (failed,) = cli.visits("prune", code=1)
     assert "written over" in failed["message"]
-    monkeypatch.undo()
     later = site.until()
     assert all(until > datetime.now(UTC) + timedelta(days=90) for key, until in later if "/locks/" not in key)
     assert [key for key, _ in later].count(victim) == 2
