@@ -1,5 +1,6 @@
 """Restoring: over what is there already, in part, after an interruption, and against a target that fights back."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -22,6 +23,8 @@ from pra_agent.model.trees import encode_tree
 from pra_agent.operations.restore import RestoreRun, raise_for, restore
 from pra_agent.repository.repository import Repository
 from pra_agent.restorer import Action, RestoreRequest, execute, executing, plan
+from pra_agent.storage.backend import Handle, Kind
+from tests.support.memory import MemoryBackend
 from tests.support.repositories import make_repository, reopen, snapshot
 from tests.support.roundtrip import back_up, below, restore_snapshot, restored
 from tests.support.trees import EVERYTHING, compare_trees
@@ -515,8 +518,9 @@ def _children() -> set[str]:
     return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
 
-def test_many_files_by_forked_writers(many: Path, tmp_path: Path):
-    repository = make_repository()
+@pytest.mark.parametrize("off_host", [False, True], ids=["children read", "children write"])
+def test_many_files_by_forked_writers(many: Path, tmp_path: Path, off_host: bool):
+    repository = make_repository(MemoryBackend(off_host=off_host))
     back_up(repository, many)
     reader = reopen(repository)
     before = _children()
@@ -539,6 +543,29 @@ def test_failures_in_writers_are_named(many: Path, tmp_path: Path):
     done = execute(made, reader)
     assert {each.path for each in done.failures} == {str(many / "d7/f70")}
     assert planted.read_bytes() == b"planted"
+
+
+def test_a_broken_pack_costs_forked_readers_only_its_files(many: Path, tmp_path: Path):
+    backend = MemoryBackend()
+    repository = make_repository(backend)
+    back_up(repository, many)
+    whole = [path for path in sorted(many.rglob("*")) if path.is_file() and 0 < path.stat().st_size < 4096]
+    victim = BlobHandle(BlobType.DATA, hashlib.sha256(whole[1500].read_bytes()).digest())
+    location = repository.index.find(victim)
+    assert location is not None
+    handle = Handle(Kind.DATA, location.pack)
+    pack = bytearray(backend.objects[handle])
+    pack[location.entry.offset + 20] ^= 1
+    backend.objects[handle] = bytes(pack)
+    reader = reopen(repository)
+    made = plan(reader, reader.find_snapshot("latest"), RestoreRequest(tmp_path / "target"))
+    done = execute(made, reader)
+    same = {str(path) for path in whole if path.read_bytes() == whole[1500].read_bytes()}
+    assert {each.path for each in done.failures} == same
+    assert victim.id.hex() in done.failures[0].reason
+    for path in whole:
+        restored_path = below(tmp_path / "target", many) / path.relative_to(many)
+        assert restored_path.exists() == (str(path) not in same)
 
 
 @root_only

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pra_agent.model.ids import BlobHandle
 
@@ -79,4 +79,16 @@ class SnapshotReader(Protocol):
 
     def sizes(self, handles: Iterable[BlobHandle]) -> Mapping[BlobHandle, int]:
         """Plaintext lengths in bytes of the blobs that exist; missing ones are left out."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A reader whose `read` works in processes that are forked from this one, too."""
+
+    def shares(self, handles: Iterable[BlobHandle]) -> Sequence[Sequence[BlobHandle]]:
+        """Split distinct handles into shares that are read together, a share by one process; none if it cannot be.
+
+        Raises `DamagedError` when a blob is missing.
+        """
         ...

@@ -66,6 +66,26 @@ class Index:
         """Where a stored blob lies; any place, when there are several."""
         return next(self._find_all(handle), None)
 
+    def find_many(self, blob_type: BlobType, ids: Sequence[bytes]) -> list[tuple[int, int, int, int] | None]:
+        """Where many blobs lie: pack number, offset, length and plaintext length (0: not compressed) of each."""
+        tables = self._tables[blob_type]
+        # Blobs that were added lately, later tables and ids that start alike are left to the lookup of one.
+        rows = tables[0].rows_of(b"".join(ids)) if tables else [-1] * len(ids)
+        return [
+            tables[0].place(row) if row >= 0 else self._place(BlobHandle(blob_type, blob_id))
+            for row, blob_id in zip(rows, ids, strict=True)
+        ]
+
+    def _place(self, handle: BlobHandle) -> tuple[int, int, int, int] | None:
+        added = self._added[handle.type].get(handle.id)
+        if added:
+            return added
+        for table in self._tables[handle.type]:
+            row = table.row(handle.id)
+            if row >= 0:
+                return table.place(row)
+        return None
+
     def find_all(self, handle: BlobHandle) -> list[Location]:
         """All places of a stored blob."""
         return list(dict.fromkeys(self._find_all(handle)))

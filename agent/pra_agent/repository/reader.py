@@ -78,6 +78,10 @@ class BlobReader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def shares(self, index: Index, handles: Iterable[BlobHandle]) -> list[list[BlobHandle]]:
+        """Split what is to be read into shares that are one request each, so that processes can divide them."""
+        return [[BlobHandle(each.type, each.id) for each in one.entries] for one in _plan(index, handles)]
+
     def read_one(self, index: Index, handle: BlobHandle) -> bytes:
         """Read one blob."""
         location = index.find(handle)
@@ -152,18 +156,21 @@ class BlobReader:
 
 
 def _plan(index: Index, handles: Iterable[BlobHandle]) -> Iterator[_Range]:
-    by_pack: dict[str, list[PackEntry]] = {}
-    seen: set[BlobHandle] = set()
-    for handle in handles:
-        if handle in seen:
-            continue
-        seen.add(handle)
-        location = index.find(handle)
-        if location is None:
+    wanted = dict.fromkeys(handles)
+    places: dict[BlobHandle, tuple[int, int, int, int] | None] = {}
+    for blob_type in BlobType:
+        ids = [handle.id for handle in wanted if handle.type is blob_type]
+        if ids:
+            found = index.find_many(blob_type, ids)
+            places.update(zip((BlobHandle(blob_type, blob_id) for blob_id in ids), found, strict=True))
+    by_pack: dict[int, list[PackEntry]] = {}
+    for handle in wanted:
+        place = places[handle]
+        if place is None:
             raise _unknown(handle)
-        by_pack.setdefault(location.pack, []).append(location.entry)
-    for pack, entries in by_pack.items():
-        yield from _ranges(pack, entries)
+        by_pack.setdefault(place[0], []).append(PackEntry(handle.type, handle.id, *place[1:]))
+    for number, entries in by_pack.items():
+        yield from _ranges(index.pack_id(number), entries)
 
 
 def _ranges(pack: str, entries: Iterable[PackEntry]) -> Iterator[_Range]:

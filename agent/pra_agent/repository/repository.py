@@ -1,6 +1,6 @@
 """The repository: one host's encrypted store, opened. See the package's docstring for the whole interface."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,6 +206,10 @@ class Repository:
     def read(self, handles: Iterable[BlobHandle]) -> Iterator[tuple[BlobHandle, bytes]]:
         """Yield each distinct blob once, in pack order, verified; see `SnapshotReader.read`."""
         return self._reader.read(self.index, handles)
+
+    def shares(self, handles: Iterable[BlobHandle]) -> Sequence[Sequence[BlobHandle]]:
+        """See `model.snapshots.Divisible`: connections to another host would not survive the fork."""
+        return [] if self.backend.off_host else self._reader.shares(self.index, handles)
 
     def read_blob(self, handle: BlobHandle) -> bytes:
         """Read one blob; `DamagedError` when it is missing or broken."""

@@ -7,6 +7,7 @@ and pack number, offset, length and plaintext length lie beside them.
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +109,17 @@ class Table:
         """Find the first row of a blob, -1 when it is not here."""
         return next(self.rows(blob_id), -1)
 
+    def rows_of(self, ids: bytes) -> list[int]:
+        """Find the first row of each of many blobs (joined raw ids); -1 where a bisection alone does not find it."""
+        raw = np.frombuffer(ids, np.uint8).reshape(-1, ID_BYTES)
+        if not self._count:
+            return [-1] * len(raw)
+        keys = np.ascontiguousarray(raw[:, :PREFIX]).view(">u8").reshape(-1).astype(np.uint64)
+        rows = np.minimum(np.searchsorted(self.prefix, keys), self._count - 1)
+        found = (self.prefix[rows] == keys) & (self.rest[rows] == raw[:, PREFIX:]).all(axis=1)
+        rows[~found] = -1
+        return cast("list[int]", rows.tolist())
+
     def id(self, row: int) -> bytes:
         """Give the raw id of a row."""
         return self._keys[row].to_bytes(PREFIX, "big") + bytes(self._tails[row * REST : (row + 1) * REST])
@@ -116,6 +128,11 @@ class Table:
         """Give the pack entry of a row."""
         offset, length, plain = self._numbers
         return PackEntry(self.type, self.id(row), offset[row], length[row], plain[row])
+
+    def place(self, row: int) -> tuple[int, int, int, int]:
+        """Give pack number, offset, length and plaintext length (0: not compressed) of a row."""
+        offset, length, plain = self._numbers
+        return self._packs[row], offset[row], length[row], plain[row]
 
     def pack_number(self, row: int) -> int:
         """Give the pack number of a row."""

@@ -12,13 +12,14 @@ from pra_agent.model.ids import BlobHandle, BlobType
 from pra_agent.model.nodes import NodeType
 from pra_agent.model.printable import printable
 from pra_agent.model.runs import Failure
-from pra_agent.model.snapshots import SnapshotReader
+from pra_agent.model.snapshots import Divisible, SnapshotReader
 from pra_agent.restorer.assembling import Assembler
 from pra_agent.restorer.fetching import fetch
 from pra_agent.restorer.finishing import finish_directories, link_files, remove_extra, sync
 from pra_agent.restorer.metadata import take_away
 from pra_agent.restorer.plan import Action, Directory, Plan
 from pra_agent.restorer.reusing import Existing, extents
+from pra_agent.restorer.sharing import Sharers, Shares
 from pra_agent.restorer.target import DIRECTORY_FLAGS, Target, open_root, remove
 from pra_agent.restorer.workers import Inline, Maker, Workers
 from pra_agent.restorer.writing import FileWriter, stop_when_hopeless
@@ -86,6 +87,8 @@ class _Execution:
         self._writer = FileWriter(plan, self._target)
         self._assembler = Assembler(self._writer)
         self._maker: Maker = Inline(self._writer)
+        self._divisible = reader if isinstance(reader, Divisible) else None
+        self._sharers: Sharers | None = None
         self._failures: list[Failure] = []
         self._failed = set[int]()
         self._files = self._bytes = self._reused = 0
@@ -93,6 +96,8 @@ class _Execution:
 
     def close(self) -> None:
         """Close what is open and end the children; harmless after a whole run."""
+        if self._sharers is not None:
+            self._sharers.abandon()
         self._maker.abandon()
         self._assembler.abandon()
         self._target.close()
@@ -103,7 +108,7 @@ class _Execution:
             self._fail(conflict.path, conflict.reason)
         self._check_room()
         self._make_directories()
-        if len(plan.items) >= _WORTH_FORKING:
+        if len(plan.items) >= _WORTH_FORKING and not self._shared():
             self._target.close()
             self._maker = Workers(_WORKERS, self._writer, self._root, lambda index: plan.items[index].directory)
         self._make_files()
@@ -169,6 +174,7 @@ class _Execution:
                 self._stop_if_asked()
                 self._enter(index, needs)
             self._fetch_sizes(needs)
+            self._share_out(needs)
             self._fetch(needs)
 
     def _windows(self) -> Iterator[list[int]]:
@@ -245,6 +251,38 @@ class _Execution:
             self._writer.failed(index, error)
         self._reused += total
 
+    def _shared(self) -> bool:
+        """Whether forked processes can read for themselves."""
+        if self._divisible is None:
+            return False
+        first = next((item.node.content[0] for item in self._plan.items if item.node.content), None)
+        with suppress(DamagedError):
+            return first is not None and bool(self._divisible.shares([BlobHandle(BlobType.DATA, first)]))
+        return False
+
+    def _share_out(self, needs: _Needs) -> None:
+        """Have children read and write the files of one blob, where there are many and the reader can be forked."""
+        if self._divisible is None or len(needs.whole) < _WORTH_FORKING:
+            return
+        try:
+            shares = self._divisible.shares([BlobHandle(BlobType.DATA, blob) for blob in needs.whole])
+        except DamagedError:  # one by one, then: the others are restored
+            return
+        if not shares:
+            return
+        self._target.close()
+        work = Shares(self._reader, shares, needs.whole)
+        self._sharers = Sharers(_WORKERS, self._writer, self._root, work)
+        tally = self._sharers.run(self._made, self._stop_if_asked)
+        self._sharers = None
+        self._writer.take_over(tally)
+        needs.whole = {}
+
+    def _made(self, files: int, size: int) -> None:
+        self._files += files
+        self._bytes += size
+        self._progress(self._files)
+
     def _fetch(self, needs: _Needs) -> None:
         handles = {BlobHandle(BlobType.DATA, blob) for blob in needs.whole.keys() | needs.parts.keys()}
         with closing(fetch(self._reader, handles)) as blobs:
@@ -284,9 +322,8 @@ class _Execution:
         """Wait for the children, and take over what failed."""
         tally = self._maker.finish()
         self._maker = Inline(self._writer)
-        self._writer.metadata.owners_refused += tally.owners_refused
-        self._writer.metadata.attributes_refused += tally.attributes_refused
-        for index, reason in (*self._writer.failures, *tally.failures):
+        self._writer.take_over(tally)
+        for index, reason in self._writer.failures:
             self._fail_item(index, reason)
         self._writer.failures.clear()
 

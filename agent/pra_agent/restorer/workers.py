@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import BinaryIO, NoReturn, Protocol, cast
 
@@ -53,7 +53,7 @@ class Inline:
         pass
 
 
-class _Child:
+class Child:
     """One child, seen from the parent."""
 
     def __init__(self, pid: int, requests: int, answers: int) -> None:
@@ -86,9 +86,16 @@ class _Child:
         with os.fdopen(self.answers, "rb") as stream:
             data = stream.read()
         self.answers = -1
+        self.reap()
+        return cast("dict[str, object]", orjson.loads(data)) if data else {"error": "a writing process died"}
+
+    def reap(self) -> None:
+        """Wait for its end."""
+        if self.answers >= 0:
+            os.close(self.answers)
+            self.answers = -1
         os.waitpid(self.pid, 0)
         self.pid = 0
-        return cast("dict[str, object]", orjson.loads(data)) if data else {"error": "a writing process died"}
 
     def kill(self) -> None:
         self.close_requests()
@@ -107,17 +114,12 @@ class Workers:
 
     def __init__(self, count: int, writer: FileWriter, root_fd: int, owner: Callable[[int], int]) -> None:
         self._owner = owner
-        self._children: list[_Child] = []
-        prctl = _libc_prctl()
-        gc.freeze()  # the plan is shared with the children: a collection would touch, and so copy, all of it
-        try:
-            for _ in range(count):
-                self._children.append(_fork(writer, root_fd, prctl))
-        except BaseException:
-            self.abandon()
-            raise
-        finally:
-            gc.unfreeze()
+
+        def serve(requests: int, _answers: int) -> None:
+            with os.fdopen(requests, "rb", buffering=_BUFFER) as stream:
+                _serve(writer, stream)
+
+        self._children = fork_children(count, writer, (root_fd,), serve)
 
     def make(self, index: int, data: bytes = b"") -> None:
         child = self._children[self._owner(index) % len(self._children)]
@@ -137,16 +139,14 @@ class Workers:
             if "error" in answer:
                 self.abandon()
                 raise RestoreError(str(answer["error"]), advice=str(answer.get("advice") or RestoreError.advice))
-            total.failures += [(index, reason) for index, reason in cast("list[tuple[int, str]]", answer["failures"])]
-            total.owners_refused += cast("int", answer["owners_refused"])
-            total.attributes_refused += cast("int", answer["attributes_refused"])
+            total.add(answer)
         return total
 
     def abandon(self) -> None:
         for child in self._children:
             child.kill()
 
-    def _raise(self, child: _Child) -> NoReturn:
+    def _raise(self, child: Child) -> NoReturn:
         child.close_requests()
         answer = child.answer()
         self.abandon()
@@ -156,31 +156,61 @@ class Workers:
         )
 
 
-def _fork(writer: FileWriter, root_fd: int, prctl: Callable[[int, int], int]) -> _Child:
+def fork_children(
+    count: int, writer: FileWriter, kept: Sequence[int], serve: Callable[[int, int], None]
+) -> list[Child]:
+    """Fork children that call `serve` with the descriptors of requests and answers, and then answer for `writer`.
+
+    They keep the descriptors `kept`. All are there, or none.
+    """
+    children: list[Child] = []
+    prctl = _libc_prctl()
+    gc.freeze()  # the plan is shared with the children: a collection would touch, and so copy, all of it
+    try:
+        for _ in range(count):
+            children.append(_fork(writer, kept, prctl, serve))  # noqa: PERF401 - those before a failure are ended
+    except BaseException:
+        for child in children:
+            child.kill()
+        raise
+    finally:
+        gc.unfreeze()
+    return children
+
+
+def _fork(
+    writer: FileWriter, kept: Sequence[int], prctl: Callable[[int, int], int], serve: Callable[[int, int], None]
+) -> Child:
     request_read, request_write = os.pipe()
     answer_read, answer_write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(writer, request_read, answer_write, root_fd, lambda: _die_with(parent, prctl))
+        _child(writer, (request_read, answer_write), kept, lambda: _die_with(parent, prctl), serve)
     os.close(request_read)
     os.close(answer_write)
-    return _Child(pid, request_write, answer_read)
+    return Child(pid, request_write, answer_read)
 
 
-def _child(writer: FileWriter, requests: int, answers: int, root_fd: int, tie: Callable[[], None]) -> NoReturn:
+def _child(
+    writer: FileWriter,
+    channel: tuple[int, int],
+    kept: Sequence[int],
+    tie: Callable[[], None],
+    serve: Callable[[int, int], None],
+) -> NoReturn:
     """Live as a writer; never returns."""
+    requests, answers = channel
     answer: dict[str, object] = {"error": "a writing process failed"}
     try:
         gc.disable()
         tie()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _close_all_but({0, 1, 2, requests, answers, root_fd})
+        _close_all_but({0, 1, 2, requests, answers, *kept})
         os.umask(0)  # files that may have it get their mode as they are made
         writer.target.forget()
-        with os.fdopen(requests, "rb", buffering=_BUFFER) as stream:
-            _serve(writer, stream)
+        serve(requests, answers)
         tally = writer.tally()
         answer = {
             "failures": tally.failures,

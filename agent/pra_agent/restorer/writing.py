@@ -2,10 +2,11 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from pra_agent.errors import RestoreError
 from pra_agent.model.modes import st_mode
@@ -31,6 +32,12 @@ class Tally:
     owners_refused: int = 0
     attributes_refused: int = 0
 
+    def add(self, answer: Mapping[str, object]) -> None:
+        """Add what a child told of itself."""
+        self.failures += [(index, reason) for index, reason in cast("list[tuple[int, str]]", answer["failures"])]
+        self.owners_refused += cast("int", answer["owners_refused"])
+        self.attributes_refused += cast("int", answer["attributes_refused"])
+
 
 class FileWriter:
     """Makes the files of a plan, each in one step. Used in the restoring process and in its children.
@@ -52,6 +59,12 @@ class FileWriter:
     def tally(self) -> Tally:
         """What was not done so far."""
         return Tally(self.failures, self.metadata.owners_refused, self.metadata.attributes_refused)
+
+    def take_over(self, tally: Tally) -> None:
+        """Take what children could not do for our own."""
+        self.failures += tally.failures
+        self.metadata.owners_refused += tally.owners_refused
+        self.metadata.attributes_refused += tally.attributes_refused
 
     def make(self, index: int, data: bytes = b"") -> None:
         """Make one item whole: a file with all its content, or something without any."""

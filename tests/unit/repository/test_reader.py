@@ -170,3 +170,18 @@ def test_trees_come_by_the_pack_and_from_the_cache(tmp_path: Path) -> None:
     for path in (tmp_path / "repositories" / repository.id / "cache" / "data").iterdir():
         path.write_bytes(b"forged")
     assert reopen(repository, state=tmp_path).read_tree(ids[0])[0].name == b"0"
+
+
+def test_shares_are_one_request_each_and_leave_nothing_out() -> None:
+    repository = make_repository()
+    handles = store(repository, *[noise(700_000) for _ in range(40)], *[b"%d" % number for number in range(50)])
+    faulty = FaultyBackend(repository.backend)
+    other = reopen(repository, backend=faulty)
+    shares = other.shares([*handles, *handles])
+    assert sorted(handle for share in shares for handle in share) == sorted(handles)
+    for share in shares:
+        faulty.log.clear()
+        assert {handle for handle, _ in other.read(share)} == set(share)
+        assert faulty.log == [("get", Kind.DATA)]
+    with pytest.raises(DamagedError, match="abababab"):
+        other.shares([BlobHandle(BlobType.DATA, b"\xab" * 32)])
