@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,10 @@ def prometheus(tmp_path_factory):
 def _agent(root):
     agent = Agent(root)
     copy = root / "copy"
-    job = agent.settings["jobs"]["app"]
+    settings: Any = agent.settings
+    job = settings["jobs"]["app"]
     agent.configure(
-        repository={**agent.settings["repository"], "off_host": True},
+        repository={**settings["repository"], "off_host": True},
         copies=[{"name": "dr", "url": str(copy), "off_host": True}],
         exporter={"listen": "127.0.0.1:0"},
         jobs={"app": job, "second": job},
@@ -178,7 +180,9 @@ def test_choices_are_filled_and_tables_have_a_row_for_each_job(prometheus):
     for _, board in boards():
         for variable in board["templating"]["list"]:
             if variable["type"] == "query":
-                selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()
+                asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+                assert asked is not None
+                selector, label = asked.groups()
                 values = {one["metric"].get(label) for one in prometheus.query(selector.replace("$instance", ".+"))}
                 assert values
                 assert None not in values

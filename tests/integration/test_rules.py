@@ -3,8 +3,9 @@
 import re
 import signal
 import subprocess
-import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,8 @@ def test_what_fires_and_what_does_not(path):
 
 
 def test_every_alert_is_seen_firing_and_not_firing():
-    fires, quiet = set(), set()
+    fires: set[str] = set()
+    quiet: set[str] = set()
     for path in TESTS:
         for case in read_yaml(path)["tests"]:
             bystanders = any("good" in one["series"] for one in case["input_series"])
@@ -102,7 +104,7 @@ def test_each_has_a_severity_words_and_a_runbook(name):
 
 def test_no_runbook_is_left_of_an_alert_that_is_gone():
     sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
-    assert sections == sorted(sections, key=list(ALERTS).index) or set(sections) == set(ALERTS)
+    assert sorted(sections) == sorted(ALERTS)
 
 
 def test_they_use_only_what_is_exported():
@@ -164,10 +166,10 @@ def _breach_and_repair(web, prometheus, hook):
     web.repository.rename(away)
     _backup(web)
     prometheus.wait_for(f'ALERTS{{alertname="PraRpoBreached", instance="{WEB}", alertstate="firing"}}')
-    seen = time.monotonic()
     wait_until(lambda: bool(hook.of("PraRpoBreached", WEB, "firing")), "the alert in the webhook")
-    print(f"\nbreach to webhook: {time.monotonic() - seen:.1f} s")  # noqa: T201 - asked for, with pytest -s
-    alert = hook.of("PraRpoBreached", WEB, "firing")[-1]
+    alert = hook.of("PraRpoBreached", WEB, "firing")[0]
+    took = alert["received"] - datetime.fromisoformat(alert["startsAt"]).timestamp()
+    print(f"\nbreach to webhook: {took:.1f} s")  # noqa: T201 - asked for, with pytest -s
     assert alert["labels"] == {
         "alertname": "PraRpoBreached",
         "instance": WEB,
@@ -211,11 +213,12 @@ def _promises_taken_back(web, prometheus, hook):
 
 def _agent(root):
     agent = Agent(root)
-    repository = {**agent.settings["repository"], "timeouts": {"give_up": "1s"}}
+    settings: Any = agent.settings
+    repository = {**settings["repository"], "timeouts": {"give_up": "1s"}}
     agent.configure(
         repository=repository,
         exporter={"listen": "127.0.0.1:0"},
-        jobs={"app": {**agent.settings["jobs"]["app"], "rpo": f"{RPO}s"}},
+        jobs={"app": {**settings["jobs"]["app"], "rpo": f"{RPO}s"}},
     )
     agent.init()
     agent.fill(2, 1000)

@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -163,7 +164,7 @@ class Webhook:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                told.extend((self.path, alert) for alert in body["alerts"])
+                told.extend((self.path, {**alert, "received": time.time()}) for alert in body["alerts"])
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -15,6 +15,7 @@ def job_facts(config: Config) -> Sequence[JobFact]:
 def _fact(config: Config, name: str, job: Job) -> JobFact:
     places = [Destination(off_host=config.repository.survives_host)]
     places += [Destination(copy.url, copy.label, copy.survives_host) for copy in config.copies]
+    full = job.full_every
     return JobFact(
         name=name,
         source=job.source.type,
@@ -23,4 +24,5 @@ def _fact(config: Config, name: str, job: Job) -> JobFact:
         rto=job.rto.total_seconds(),
         destinations=tuple(places),
         operations=(Operation.BACKUP, Operation.COPY) if config.copies else (Operation.BACKUP,),
+        full=full.total_seconds() if full is not None else None,
     )

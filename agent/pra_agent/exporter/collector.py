@@ -96,6 +96,7 @@ class _Scrape:
         state = journal.job_state(job)
         self._put("job_rpo_seconds", fact.rpo, job)
         self._put("job_rto_seconds", fact.rto, job)
+        self._put("job_full_seconds", fact.full, job)
         self._put("job_next_run_timestamp_seconds", _seconds(state.next_run), job)
         self._put("job_missed_runs", state.missed_runs, job)
         self._put("on_hold", float(state.on_hold or self._status.on_hold), job)

@@ -34,7 +34,7 @@ class JobFact:
     """A configured job: `source` is the type of its source, `schedule` the text of its schedule.
 
     `operations` are the operations that it has a schedule or a duty for (a drill, a copy ...), so that their
-    series exist before their first run.
+    series exist before their first run. `full` is how often every byte is to be read again (s), None: never.
     """
 
     name: str
@@ -44,6 +44,7 @@ class JobFact:
     rto: float | None = None
     destinations: Sequence[Destination] = (Destination(),)
     operations: Sequence[Operation] = (Operation.BACKUP,)
+    full: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
