@@ -73,3 +73,13 @@ def test_output_is_told():
     ):
         pass
     assert [one.message for one in told if isinstance(one, Notice)] == ["hook before echo: hello"]
+
+
+def test_no_shell_sees_what_a_hook_says(tmp_path):
+    told: list[Event] = []
+    said = f"a; touch {tmp_path}/x $(touch {tmp_path}/x) `touch {tmp_path}/x` | tee {tmp_path}/x"
+    hooks = Hooks.model_validate({"before": [{"command": ["printf", "%s", said]}]})
+    with around(hooks, job="a; rm -rf /", run="../r", report=told.append):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert [one.message for one in told if isinstance(one, Notice)] == [f"hook before printf: {said}"]
