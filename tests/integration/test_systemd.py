@@ -110,7 +110,7 @@ def listing(host: Host) -> str:
 
 def test_it_cannot_write(host):
     pid = host.shown(UNIT, "MainPID")
-    for path in ("/usr/x", "/etc/pra-agent/x", "/home/x", "/srv/app/x", "/boot/x", "/var/x"):
+    for path in ("/usr/x", "/etc/pra-agent/x", "/home/x", "/root/x", "/srv/app/x", "/boot/x", "/var/x"):
         # Root's rights, in its view of the file systems.
         done = host.done("nsenter", "-m", "-t", pid, "touch", path)
         assert "Read-only file system" in done.stderr, path
