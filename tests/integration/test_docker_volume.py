@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pra_agent.cli.app import run
 from pra_agent.errors import RefusedError, SourceError
 from pra_agent.sources.docker_volume import DockerVolumeSettings
 from pra_agent.sources.source import CaptureContext
+from tests.support.agent import Agent
 from tests.support.captures import MemoryState, put_back, take
 from tests.support.docker_engine import Dockerd
+from tests.support.process import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker"), pytest.mark.timeout(300)]
 WRITER = "i=0; while :; do i=$((i+1)); for f in a b; do echo $i >/data/t; mv /data/t /data/$f; done; done"
@@ -188,3 +191,37 @@ def test_what_is_not_there(dockerd, tmp_path):
         take(_settings(dockerd, volume="no-such-volume").build(), tmp_path)
     with pytest.raises(SourceError, match="no Docker volume has the label"):
         take(_settings(dockerd, project="no-such-project").build(), tmp_path)
+
+
+def test_what_no_job_protects_is_named_and_counted(dockerd, base_image, volume, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "own-state"))
+    lost = dockerd.docker("volume", "create")
+    bind = tmp_path / "bind"
+    bind.mkdir()
+    options = ("-v", f"{lost}:/data", "-v", f"{bind}:/bind", "-v", "/etc/localtime:/etc/localtime:ro")
+    user = dockerd.run(base_image, "sleep", "infinity", options=options)
+    agent = Agent(tmp_path / "host")
+    source = {"type": "docker_volume", "volume": volume, "docker": dockerd.url}
+    agent.configure(jobs={"v": {"source": source}}, unprotected_ok=["[0-9a-f]*-none"])
+    agent.init()
+    try:
+        run(["--config", str(agent.config), "--direct", "doctor"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"volume {lost} is protected by no job" in said
+        assert f"bind {bind} is protected by no job" in said
+        assert f"volume: {lost}" in said.replace('"', "")
+        assert f"volume {volume} is" not in said
+        assert "localtime" not in said
+        agent.configure(unprotected_ok=[lost])
+        agent.start()
+
+        def numbers() -> dict[str, float]:
+            with agent.journal() as journal:
+                return dict(journal.gauges("unprotected_resources"))
+
+        wait_until(lambda: numbers() != {}, "the daemon's survey")
+        assert numbers() == {"volume": 0, "bind": 1}
+    finally:
+        agent.stop()
+        dockerd.remove(user)
+        dockerd.docker("volume", "rm", "-f", lost)

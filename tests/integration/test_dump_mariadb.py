@@ -6,6 +6,7 @@ import time
 import pytest
 
 from pra_agent.errors import CommandError, RefusedError, SourceError
+from pra_agent.operations.coverage import look
 from pra_agent.sources.dump import DumpSettings
 from tests.support.captures import put_back, take
 from tests.support.databases import MariaDb, start_mariadb
@@ -151,3 +152,14 @@ def test_bad_jobs(filled: MariaDb, tmp_path):
         take(_settings(filled, user="nobody").build(), tmp_path)
     with pytest.raises(SourceError, match="not found"):
         take(_settings(filled, container="no-such-container").build(), tmp_path)
+
+
+def test_databases_that_no_job_names_are_found(filled: MariaDb, tmp_path):
+    found = look({"db": _settings(filled, databases=["glpi"])}, lambda _reference: "")
+    assert [one.name for one in found.unprotected if one.kind == "database"] == [NASTY]
+    # The server's own volume is protected by its dump.
+    mounts = filled.engine.docker("inspect", "-f", "{{range .Mounts}}{{.Name}} {{end}}", filled.name).split()
+    assert mounts
+    assert not {one.name for one in found.unprotected} & set(mounts)
+    whole = look({"db": _settings(filled)}, lambda _reference: "")
+    assert [one for one in whole.unprotected if one.kind == "database"] == []

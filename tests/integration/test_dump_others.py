@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from pra_agent.errors import CommandError, RefusedError, SourceError
+from pra_agent.operations.coverage import look
 from pra_agent.sources.dump import DumpSettings
 from tests.support.captures import put_back, take
 from tests.support.databases import PostgreSql, Redis
@@ -54,6 +55,12 @@ def test_postgresql_comes_back(filled: PostgreSql, tmp_path):
     assert filled.sql("SELECT a FROM t", NASTY_CONNINFO) == "7"
     assert filled.sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'") == "app"
     assert filled.sql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app'") == "t"
+
+
+def test_postgresql_databases_that_no_job_names_are_found(filled: PostgreSql):
+    found = look({"db": _postgresql(filled, databases=["shop"])}, lambda _reference: "")
+    assert NASTY in [one.name for one in found.unprotected if one.kind == "database"]
+    assert "postgres" not in [one.name for one in found.unprotected]
 
 
 def test_postgresql_forced_keeps_what_was_there(filled: PostgreSql, tmp_path):

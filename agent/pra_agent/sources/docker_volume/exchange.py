@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ from pra_agent.sources.source import ReinstateContext, StateBefore
 
 _FACTS = "docker/facts.json"
 _POLL_SECONDS = 1.0
-_BAD = frozenset({"unhealthy", "exited", "dead"})
+_BAD = frozenset({"unhealthy", "exited", "dead", "removing"})
+#: A container without a health check counts as well when it was seen running so often, started once only.
+_SEEN_RUNNING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class _Containers:
     def wait_well(self) -> None:
         left = self.settings.healthy_within.total_seconds()
         waiting = list(self.running)
+        seen: Counter[tuple[str, str]] = Counter()
         while waiting:
-            states = {user.name: self._state(user) for user in waiting}
+            states = {user.name: self._state(user, seen) for user in waiting}
             bad = [f"{name} is {state}" for name, state in states.items() if state in _BAD]
             if bad or left <= 0:
                 late = [f"{name} is {state}" for name, state in states.items()]
@@ -54,16 +58,23 @@ class _Containers:
                     f"with what was restored the containers do not recover: {', '.join(bad or late)}",
                     advice="See docker logs; what was there before is in service again.",
                 )
-            waiting = [user for user in waiting if states[user.name] not in ("healthy", "running")]
+            waiting = [user for user in waiting if states[user.name] not in ("healthy", "settled")]
             if waiting and self.stopped.wait(_POLL_SECONDS):
                 raise SourceError("stopped while the containers recovered")
             left -= _POLL_SECONDS
 
-    def _state(self, user: User) -> str:
+    def _state(self, user: User, seen: Counter[tuple[str, str]]) -> str:
         facts = self.engine.inspect(user.id)
         health = dig(facts, "State", "Health", "Status")
-        running = dig(facts, "State", "Running")
-        return str(health) if running and health not in (None, "none", "") else str(dig(facts, "State", "Status"))
+        status = str(dig(facts, "State", "Status"))
+        if status != "running":
+            return status
+        if health not in (None, "none", ""):
+            return str(health)
+        # One that ends a moment later, or starts again and again, has not recovered.
+        start = (user.id, str(dig(facts, "State", "StartedAt")))
+        seen[start] += 1
+        return "settled" if seen[start] >= _SEEN_RUNNING else status
 
 
 def put_back(engine: Engine, settings: DockerVolumeSettings, context: ReinstateContext) -> Sequence[str]:

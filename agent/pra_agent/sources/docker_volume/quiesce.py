@@ -17,6 +17,7 @@ from pra_agent.sources.source import StateBefore
 KEY = "quiesced containers"
 #: How often, and with which pauses, an engine that is away is asked to give the containers back.
 _TRIES, _PAUSE_SECONDS = 300, 1.0
+_FREEZES = 10
 
 
 class Quiesced:
@@ -50,10 +51,22 @@ class Quiesced:
     def _still(self, user: User) -> None:
         api = self._engine.api
         if self._how == "pause":
-            self._engine.told(f"pausing container {user.name}", lambda: api.pause(user.id))
+            self._pause(user)
         else:
             seconds = int(self._stop_timeout)
             self._engine.told(f"stopping container {user.name}", lambda: api.stop(user.id, timeout=seconds))
+
+    def _pause(self, user: User) -> None:
+        """Pause a container; one that starts processes all the time is sometimes frozen at a later try only."""
+        for left in range(_FREEZES, 0, -1):
+            try:
+                self._engine.told(f"pausing container {user.name}", lambda: self._engine.api.pause(user.id))
+            except SourceError as error:
+                if left == 1 or "freeze" not in error.message:
+                    raise
+                threading.Event().wait(_PAUSE_SECONDS / 5)
+            else:
+                return
 
     def _too_long(self) -> None:
         self.overrun = True
