@@ -237,7 +237,7 @@ def test_cassandra_through_nodetool_takes_the_drop_in(host, tmp_path):
         host.sh(f"cp /usr/share/doc/pra-agent/drop-ins/nodetool.conf {DROP_INS}/; systemctl daemon-reload")
         host.run("systemctl", "restart", UNIT)
         host.run("pra-agent", "backup", "cassandra")
-        assert int(host.sh("pra-agent ls cassandra | grep -c 'orders.*-Data.db'")) >= 1
+        assert int(host.sh("pra-agent ls --recursive cassandra | grep -c 'orders.*-Data.db'")) >= 1
         assert host.sh("find /srv/cassandra -path '*/snapshots/*' -name '*.db'") == ""
         assert exposure(host) <= EXPOSURE
     finally:
