@@ -1,5 +1,6 @@
 """Making the plan: the snapshot's trees against what is in the target."""
 
+import gc
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -24,11 +25,15 @@ def plan(reader: SnapshotReader, snapshot: Snapshot, request: RestoreRequest) ->
     root cannot be read. Other trees that cannot be read become conflicts.
     """
     root = open_root(os.fsencode(request.target), create=False)
+    thresholds = gc.get_threshold()
+    # A plan is many objects and no cycles: looking for garbage would look at all of them, again and again.
+    gc.set_threshold(100_000, 50, 1000)
     try:
         planner = _Planner(reader, snapshot, request, root)
         planner.walk(snapshot.tree)
         return planner.finish()
     finally:
+        gc.set_threshold(*thresholds)
         if root is not None:
             os.close(root)
 

@@ -119,7 +119,7 @@ class Workers:
             with os.fdopen(requests, "rb", buffering=_BUFFER) as stream:
                 _serve(writer, stream)
 
-        self._children = fork_children(count, writer, (root_fd,), serve)
+        self._children = fork_children(writer, (root_fd,), [serve] * count)
 
     def make(self, index: int, data: bytes = b"") -> None:
         child = self._children[self._owner(index) % len(self._children)]
@@ -156,10 +156,8 @@ class Workers:
         )
 
 
-def fork_children(
-    count: int, writer: FileWriter, kept: Sequence[int], serve: Callable[[int, int], None]
-) -> list[Child]:
-    """Fork children that call `serve` with the descriptors of requests and answers, and then answer for `writer`.
+def fork_children(writer: FileWriter, kept: Sequence[int], serves: Sequence[Callable[[int, int], None]]) -> list[Child]:
+    """Fork a child for each of `serves`, called with descriptors of requests and answers; then it answers for `writer`.
 
     They keep the descriptors `kept`. All are there, or none.
     """
@@ -167,7 +165,7 @@ def fork_children(
     prctl = _libc_prctl()
     gc.freeze()  # the plan is shared with the children: a collection would touch, and so copy, all of it
     try:
-        for _ in range(count):
+        for serve in serves:
             children.append(_fork(writer, kept, prctl, serve))  # noqa: PERF401 - those before a failure are ended
     except BaseException:
         for child in children:
