@@ -21,7 +21,7 @@ from tests.support.elasticsearch import opensearch_node
 from tests.support.hosts import Host
 
 __all__ = ["dockerd"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 rendering = pytest.mark.xdist_group("ansible")
 ROOT = Path(__file__).parents[2]
 HOME = TESTBED / "ansible"
