@@ -14,8 +14,9 @@ from pra_agent.config import ConfigProblems, read
 def command(context: typer.Context) -> None:
     """Look for what would keep a backup or a restore from working, on this host and in the repository.
 
-    Configuration, secrets, rights, disk room, the daemon and its jobs, the repository and its copies: do they open with
-    the configured password, are there locks, how far is the store's clock off. Changes nothing.
+    Configuration, secrets, rights, disk room, the daemon and its jobs, what no job protects, the repository and its
+    copies: do they open with the configured password, are there locks, how far is the store's clock off.
+    Changes nothing.
     Exit code 1 when something fails, 2 when the configuration does.
     """
     chosen = options(context)
