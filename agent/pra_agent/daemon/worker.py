@@ -18,10 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-import structlog
-
 from pra_agent.clock import Clock, SystemClock
-from pra_agent.daemon import child, log, records
+from pra_agent.daemon import child, records
 from pra_agent.daemon.journal import Journal
 from pra_agent.daemon.requests import RunRequest
 from pra_agent.errors import Interrupted, PraError
@@ -117,6 +115,11 @@ class Work:
 
 def run(payload: object, descriptors: Sequence[int]) -> int:
     """Do a `RunTask`; the descriptor is the pipe to the daemon. Returns the exit status."""
+    # Slow to import: a command that works directly has no use for it, and in the daemon's children it is there.
+    import structlog  # noqa: PLC0415 - see above
+
+    from pra_agent.daemon import log  # noqa: PLC0415 - see above
+
     task = cast("RunTask", payload)
     log.configure(json=task.log_json)
     structlog.contextvars.bind_contextvars(run=task.run.id, operation=task.run.operation.value)
