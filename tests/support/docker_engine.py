@@ -98,6 +98,11 @@ class Dockerd:
                 self.kill()
             _end_all(self.home)
         if self.lock is not None:
+            # An engine that was killed leaves what it had mounted.
+            for place in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+                target = place.split()[1]
+                if target.startswith((str(TESTBED / "docker" / "data"), str(self.home))):
+                    subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
             self.lock.close()
 
     def docker(self, *argv: str, check: bool = True, text: str | None = None) -> str:
