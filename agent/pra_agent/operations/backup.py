@@ -300,7 +300,7 @@ def find_parent(snapshots: Sequence[Snapshot], node: str, job: str) -> Snapshot 
 
 def _expecting(report: Reporter, parent: Snapshot | None) -> Reporter:
     """Add the parent's totals to what the archiver tells, as the best guess that there is; none when it is exceeded."""
-    known = parent.summary if parent is not None else {}
+    known: Mapping[str, object] = parent.summary if parent is not None else {}
     files, size = known.get("total_files_processed"), known.get("total_bytes_processed")
     if not isinstance(files, int) or not isinstance(size, int):
         return report

@@ -103,7 +103,7 @@ def _make(share: Sequence[BlobHandle], writer: FileWriter, work: Shares) -> tupl
 def _reports(buffer: bytearray) -> Iterator[tuple[int, int]]:
     """Take whole reports from the front of what a child has said; its answer stays."""
     step = 1 + _MADE.size
-    while len(buffer) >= step and buffer[:1] == b"+":
+    while len(buffer) >= step and buffer.startswith(b"+"):
         yield _MADE.unpack(buffer[1:step])
         del buffer[:step]
 
