@@ -520,7 +520,13 @@ def test_another_host_takes_over_at_the_other_site(bare, fleet, dockerd):
     password = lost.run("cat", PASSWORD)
     lost.sh("chmod -R a+rwX /mnt/dr")
     instant = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    argv = ("ansible/failover.yml", "-e", f"recover_at={instant}", "-e", f"backup_repository_password={password}")
+    argv = (
+        "ansible/failover.yml",
+        "-e",
+        f"recover_at={instant}",
+        "-e",
+        json.dumps({"backup_repository_password": password}),
+    )
     with hosts.running(dockerd, "host13", f"{fleet.shared}:/mnt/dr") as host:
         fleet.add("dr", "standby-1", host, failover_of="web-1")
         assert "failover_confirm" in ansible.playbook(*argv, check=False)
