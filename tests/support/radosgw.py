@@ -78,12 +78,16 @@ class Radosgw:
     home: Path
     server: S3Server
     processes: list[ServerProcess] = field(default_factory=list)
+    _users: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def new_user(self, name: str) -> tuple[str, str]:
-        """A user with no rights of its own; gives access key and secret key."""
+        """A user with no rights of its own, made once for all modules; gives access key and secret key."""
+        if name in self._users:
+            return self._users[name]
         access, secret = f"{name}{secrets.token_hex(4)}", secrets.token_hex(16)
         ceph(self.home, "radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}",
              f"--access-key={access}", f"--secret-key={secret}")  # fmt: skip
+        self._users[name] = (access, secret)
         return access, secret
 
     def allow(self, bucket: str, *statements: dict[str, Any]) -> None:
