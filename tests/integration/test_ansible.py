@@ -16,11 +16,10 @@ from ruamel.yaml import YAML
 
 from pra_agent import config
 from tests.support import hosts, packages
-from tests.support.docker_engine import TESTBED, Dockerd, dockerd
+from tests.support.docker_engine import TESTBED, Dockerd
 from tests.support.elasticsearch import opensearch_node
 from tests.support.hosts import Host
 
-__all__ = ["dockerd"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 rendering = pytest.mark.xdist_group("ansible")
 ROOT = Path(__file__).parents[2]
