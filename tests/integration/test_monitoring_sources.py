@@ -15,7 +15,7 @@ from pra_agent.sources import web
 from pra_agent.sources.grafana import GrafanaSettings
 from pra_agent.sources.prometheus import PrometheusSettings
 from tests.support.captures import MemoryState, put_back, take
-from tests.support.databases import free_port
+from tests.support.process import free_port
 
 pytestmark = [pytest.mark.xdist_group("prometheus"), pytest.mark.timeout(180)]
 

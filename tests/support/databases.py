@@ -4,7 +4,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,15 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker_engine import Dockerd
+from tests.support.process import free_port
 
 MARIADB_PASSWORD = "roots 'quoted' s3cret"
-
-
-def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

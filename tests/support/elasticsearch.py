@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.databases import free_port
+from tests.support.process import free_port
 
 TESTBED = Path(os.environ.get("TESTBED", "/var/tmp/pra-testbed"))
 JDK17 = Path("/usr/lib/jvm/java-17-openjdk-amd64")

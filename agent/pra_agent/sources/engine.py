@@ -110,16 +110,9 @@ class Engine:
 
         `idle_limit`: seconds without a byte after which it counts as hung. When left early it is killed.
         """
-        stream = self._start(container, argv, env=env, user=user, stdin=False, cancelled=cancelled)
-        stream.idle_limit = idle_limit
-        try:
+        started = self._start(container, argv, env=env, user=user, stdin=False, cancelled=cancelled)
+        with _to_its_end(started, idle_limit) as stream:
             yield io.BufferedReader(stream, CHUNK)
-            stream.finish()
-        except BaseException:
-            stream.kill()
-            raise
-        finally:
-            stream.close()
 
     @contextlib.contextmanager
     def feed(
@@ -133,18 +126,11 @@ class Engine:
         cancelled: Event | None = None,
     ) -> Generator[BinaryIO, None, None]:
         """Write to a command's stdin; leaving without an error asserts exit code 0."""
-        stream = self._start(container, argv, env=env, user=user, stdin=True, cancelled=cancelled)
-        stream.idle_limit = idle_limit
-        try:
+        started = self._start(container, argv, env=env, user=user, stdin=True, cancelled=cancelled)
+        with _to_its_end(started, idle_limit) as stream:
             yield cast("BinaryIO", Stdin(stream))
             stream.close_stdin()
             stream.readall()
-            stream.finish()
-        except BaseException:
-            stream.kill()
-            raise
-        finally:
-            stream.close()
 
     def _start(
         self,
@@ -166,6 +152,20 @@ class Engine:
             )
             raw = self.api.exec_start(created["Id"], socket=True)
         return ExecStream(self.api, created["Id"], raw, f"{argv[0]} in container {container}", container, cancelled)
+
+
+@contextlib.contextmanager
+def _to_its_end(stream: ExecStream, idle_limit: float) -> Generator[ExecStream, None, None]:
+    """Assert on leaving that the command ended well; left by an error, it is killed."""
+    stream.idle_limit = idle_limit
+    try:
+        yield stream
+        stream.finish()
+    except BaseException:
+        stream.kill()
+        raise
+    finally:
+        stream.close()
 
 
 @contextlib.contextmanager
